@@ -1,0 +1,186 @@
+package batch
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
+
+// Kind says how an incarnation came about.
+type Kind string
+
+// The kinds of an incarnation.
+const (
+	First   Kind = "first"   // the pipeline was new
+	Recover Kind = "recover" // the checkpoint was lost; the tables' tags told the rest
+	Rewind  Kind = "rewind"  // an operator went back to a batch
+)
+
+// Incarnation is one life of a pipeline: the record `pipeline/<Number>`,
+// created if absent, the highest number counts. A log belongs to one
+// incarnation. UUID is the pipeline's identity through all of them; ID is
+// random, because after two losses two writers can pick the same number.
+type Incarnation struct {
+	UUID   string `json:"uuid"`
+	Name   string `json:"name"`
+	Number int64  `json:"number"`
+	ID     string `json:"id"`
+	Kind   Kind   `json:"kind"`
+	// Targets of a rewind: the snapshot that each sink's table goes back to.
+	Targets map[string]int64 `json:"targets,omitempty"`
+	// Batch is the batch that a rewind goes back to.
+	Batch ID `json:"batch,omitempty"`
+	// DropForeign says that a rewind may drop snapshots of other writers.
+	DropForeign bool `json:"drop_foreign,omitempty"`
+}
+
+// Same says whether both are the same record.
+func (i Incarnation) Same(j Incarnation) bool {
+	return i.UUID == j.UUID && i.Number == j.Number && i.ID == j.ID
+}
+
+// Newer says whether a stamp or a record with (number, id) cannot have been
+// written before i was made: a higher number, or i's number with another id.
+func (i Incarnation) Newer(number int64, id string) bool {
+	return number > i.Number || number == i.Number && id != i.ID
+}
+
+// Writer names the process that logged a plan.
+type Writer struct {
+	ID   string `json:"id"` // random, one for each process
+	Host string `json:"host"`
+	PID  int    `json:"pid"`
+}
+
+// SinkPlan is what a plan fixes for one sink.
+type SinkPlan struct {
+	Name string `json:"name"`
+	Hash string `json:"hash"` // of every key of the spec that this sink's rows depend on
+	// Active is false where the table already has this plan's ranges.
+	Active bool `json:"active"`
+	// Before is the stamp that the table's tag must carry before the commit;
+	// the zero Ref where the tag must not exist.
+	Before Ref `json:"before"`
+	// Due says that this batch commits an empty snapshot if it has no rows.
+	Due bool `json:"due,omitempty"`
+	// Start replaces the start of the plan's ranges for a table that lags or
+	// joins; nil in an ordinary plan.
+	Start Offsets `json:"start,omitempty"`
+	// Carried counts what went by since the table's stamp without a commit.
+	Carried Counts `json:"carried"`
+}
+
+// Ref points to a stamp.
+type Ref struct {
+	Hash    string    `json:"hash,omitempty"` // Stamp.Hash; empty: no stamp
+	Last    ID        `json:"last,omitempty"`
+	Attempt string    `json:"attempt,omitempty"`
+	Time    time.Time `json:"time,omitzero"`
+	End     Offsets   `json:"end,omitempty"`
+}
+
+// RefTo points to s; nil gives the zero Ref.
+func RefTo(s *Stamp) Ref {
+	if s == nil {
+		return Ref{}
+	}
+	return Ref{Hash: s.Hash(), Last: s.Last, Attempt: s.Attempt, Time: s.Time, End: s.End}
+}
+
+// Plan is everything that the outcome of a batch depends on. It is logged
+// before the batch's first commit and never changes after that: running the
+// same Plan twice reads the same records and yields the same multiset of rows.
+// A revision has the ranges of the plan it revises.
+type Plan struct {
+	Incarnation Incarnation `json:"incarnation"`
+	Entry       int64       `json:"entry"` // place in the incarnation's log: 0, 1, 2, …
+	Batch       ID          `json:"batch"`
+	Revision    int         `json:"revision,omitempty"`
+	Ranges      []Range     `json:"ranges"` // sorted; one for every known partition
+	// Time is what now() means inside the SQL; never before the last plan's.
+	Time time.Time `json:"time"`
+	// Versions pins each dimension table of the spec.
+	Versions map[string]string `json:"versions,omitempty"`
+	Sinks    []SinkPlan        `json:"sinks"` // in the order of the spec
+	Writer   Writer            `json:"writer"`
+	// Outcome of the batch before, for people and tools.
+	Outcome []Outcome `json:"outcome,omitempty"`
+}
+
+// Hash is the SHA-256 of the plan's JSON, in hexadecimal.
+func (p *Plan) Hash() string { return hash(p) }
+
+// End returns where the next plan starts: the end of every range that is not
+// closed.
+func (p *Plan) End() Offsets {
+	end := Offsets{}
+	for _, r := range p.Ranges {
+		if !r.Closed {
+			end[r.TopicPartition] = r.End
+		}
+	}
+	return end
+}
+
+// Start returns the start of every range.
+func (p *Plan) Start() Offsets {
+	start := Offsets{}
+	for _, r := range p.Ranges {
+		start[r.TopicPartition] = r.Start
+	}
+	return start
+}
+
+// Lossy says whether the plan gives up records.
+func (p *Plan) Lossy() bool {
+	for _, r := range p.Ranges {
+		if r.Lost > 0 || r.Closed {
+			return true
+		}
+	}
+	return false
+}
+
+// Sink returns what the plan says of the sink with this name, nil if nothing.
+func (p *Plan) Sink(name string) *SinkPlan {
+	for i := range p.Sinks {
+		if p.Sinks[i].Name == name {
+			return &p.Sinks[i]
+		}
+	}
+	return nil
+}
+
+// Outcome is what a batch came to in one sink.
+type Outcome struct {
+	Sink     string `json:"sink"`
+	Snapshot int64  `json:"snapshot,omitempty"` // 0: nothing was committed
+	Counts   Counts `json:"counts"`
+}
+
+// Commit is the record `commits/<i>-<id>/<Batch>`, for people and tools.
+type Commit struct {
+	Batch    ID        `json:"batch"`
+	Revision int       `json:"revision,omitempty"`
+	Plan     string    `json:"plan"` // Plan.Hash
+	Time     time.Time `json:"time"`
+	Outcome  []Outcome `json:"outcome"`
+}
+
+// Attempt registers the files that an execution of a batch may write, before
+// it writes the first one.
+type Attempt struct {
+	Name   string         `json:"name"`
+	Batch  ID             `json:"batch"`
+	Before map[string]Ref `json:"before"` // by sink: the tag that its commit will assert
+}
+
+func hash(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("batch: a noun without JSON: " + err.Error())
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

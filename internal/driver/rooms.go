@@ -1,0 +1,143 @@
+package driver
+
+import (
+	"context"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// The rooms as the driver sees them. Every method may return
+// batch.ErrUnavailable, after which the same call may be made again, and
+// batch.ErrInvalid. A write that was not acknowledged may have been applied, or
+// be applied later: the driver looks before it repeats.
+
+// Source reads Kafka, for all sources of the spec.
+type Source interface {
+	// Start resolves `start` to an offset for every partition that exists now.
+	Start(ctx context.Context) (batch.Offsets, error)
+	// List returns what every partition can serve now. A listing may be stale;
+	// one without a partition that was there before is a batch.ErrUnavailable.
+	List(ctx context.Context) ([]batch.Available, error)
+	// Read emits every record of the ranges that is visible, once, as Arrow
+	// record batches with batch.RangeColumn and batch.OffsetColumn last. A
+	// record batch holds rows of one source and at least one. emit may be
+	// called from several goroutines; the record batch is the source's again
+	// when emit returns. Read returns after the last emit. batch.ErrDataLost:
+	// offsets behind Range.First are no longer retained.
+	Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error)
+	// Publish tells lag tools that everything before these offsets is in the
+	// tables. It does not wait and nothing depends on it.
+	Publish(end batch.Offsets)
+}
+
+// Executor runs the SQL of the sinks.
+type Executor interface {
+	// Pin returns the version of each dimension table that the next plan uses.
+	Pin(ctx context.Context) (map[string]string, error)
+	// Execute calls read once, runs the SQL of the job's sinks over what it
+	// emits, and hands the rows to write, which may be called from several
+	// goroutines; the rows are the executor's again when write returns. State
+	// goes to an overlay under the job's attempt. The results are by sink.
+	Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
+		write func(sink string, rows arrow.RecordBatch) error) (map[string]batch.Result, error)
+	// Settle says which stamp a sink's table carries now. An overlay of the
+	// attempt it names is applied; every other overlay of this sink is dropped,
+	// and state is loaded from the stamp when it is needed.
+	Settle(ctx context.Context, sink string, stamp *batch.Stamp) error
+	// Sweep deletes the state files of an attempt that no live stamp needs.
+	Sweep(ctx context.Context, attempt string) error
+}
+
+// Table is the table of one sink.
+type Table interface {
+	// Load reads the table's metadata afresh.
+	Load(ctx context.Context) (View, error)
+	// Writer opens data files under the attempt's own prefix.
+	Writer(ctx context.Context, attempt string) (Writer, error)
+	// Sweep deletes the data files of an attempt that no live snapshot names.
+	// The caller has made sure that no request can name them any more.
+	Sweep(ctx context.Context, attempt string) error
+	// Pin tags a snapshot under this name, so that it cannot expire; Unpin
+	// removes the tag. Both may be repeated.
+	Pin(ctx context.Context, tag string, snapshot int64) error
+	Unpin(ctx context.Context, tag string) error
+}
+
+// Writer takes the rows of one attempt for one table.
+type Writer interface {
+	// Write may be called from several goroutines.
+	Write(rows arrow.RecordBatch) error
+	// Close finishes the files; durable when it returns.
+	Close(ctx context.Context) (Files, error)
+	// Abort drops what was written. It may follow any call.
+	Abort()
+}
+
+// Files are finished data files, ready to be committed any number of times.
+type Files interface {
+	Rows() int64 // as the files' own footers count them
+}
+
+// View is a table's metadata as loaded once. Commits through it assert what it
+// saw: the table's UUID, the branch head, the tag and the schema.
+type View interface {
+	// Stamp is what the tagged snapshot carries; nil without a tag.
+	Stamp() *batch.Stamp
+	Ancestry() batch.Ancestry
+	// Head is the snapshot at the head of the branch, 0 if there is none.
+	Head() int64
+	// History returns the stamps of live snapshots from the head back.
+	History() []Stamped
+	// Commit adds one snapshot with the files and the stamp and moves the tag
+	// to it. Whatever it returns, the commit may have been applied.
+	Commit(ctx context.Context, stamp *batch.Stamp, files Files) (snapshot int64, err error)
+	// Restore adds one snapshot with the contents of an earlier one and the
+	// stamp, and moves the tag to it. batch.ErrDataLost: snapshots of other
+	// writers lie between, and dropForeign is false.
+	Restore(ctx context.Context, stamp *batch.Stamp, snapshot int64, dropForeign bool) (int64, error)
+}
+
+// Stamped is a live snapshot and its stamp, nil for another writer's.
+type Stamped struct {
+	Snapshot int64
+	Stamp    *batch.Stamp
+}
+
+// Checkpoint is the pipeline's own records.
+type Checkpoint interface {
+	// Incarnations returns all records under pipeline/, by number.
+	Incarnations(ctx context.Context) ([]batch.Incarnation, error)
+	// CreateIncarnation writes pipeline/<number> if it is absent. Whatever it
+	// returns, look again to see whose record is there.
+	CreateIncarnation(ctx context.Context, i batch.Incarnation) error
+	// Newest returns the log entry with the highest number, nil if there is none.
+	Newest(ctx context.Context, i batch.Incarnation) (*batch.Plan, error)
+	// Revisions returns the logged plans of one batch.
+	Revisions(ctx context.Context, i batch.Incarnation, id batch.ID) ([]*batch.Plan, error)
+	// Append creates the plan's log entry. batch.ErrFenced: another writer made
+	// this entry or a higher one, or there is a newer incarnation. When it
+	// returns nil, the entry is this plan and was the newest after it was made.
+	Append(ctx context.Context, p *batch.Plan) error
+	// Record writes commits/<i>-<id>/<batch>. It may be repeated.
+	Record(ctx context.Context, i batch.Incarnation, c batch.Commit) error
+	// Purge removes log entries and records of batches before keep, never the newest.
+	Purge(ctx context.Context, i batch.Incarnation, keep batch.ID) error
+	// Register notes an attempt before its first file; Forget removes the note.
+	Register(ctx context.Context, a batch.Attempt) error
+	Attempts(ctx context.Context) ([]batch.Attempt, error)
+	Forget(ctx context.Context, attempt string) error
+	// Released says whether the writer of a plan let go of it at its end;
+	// Release notes that.
+	Release(ctx context.Context, w batch.Writer) error
+	Released(ctx context.Context, w batch.Writer) (bool, error)
+}
+
+// Clock is time, real or simulated.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns early with the context's cause.
+	Sleep(ctx context.Context, d time.Duration) error
+}
