@@ -13,7 +13,9 @@ type Job struct {
 
 // Result is what an execution came to in one sink.
 type Result struct {
-	Scanned  int64 // rows of the source that this sink's SQL was given
+	// Scanned counts the rows that the executor was given in this job, whether
+	// or not the sink's SQL reads their source.
+	Scanned  int64
 	Rejected int64 // rows of the source that its SQL failed on, skipped
 	Rows     int64 // rows out of the SQL
 	// State is the reference to the state after the job; equal to the one

@@ -64,20 +64,25 @@ type SinkPlan struct {
 	Before Ref `json:"before"`
 	// Due says that this batch commits an empty snapshot if it has no rows.
 	Due bool `json:"due,omitempty"`
-	// Start replaces the start of the plan's ranges for a table that lags or
-	// joins; nil in an ordinary plan.
-	Start Offsets `json:"start,omitempty"`
-	// Carried counts what went by since the table's stamp without a commit.
-	Carried Counts `json:"carried"`
+	// From is where the next stamp begins: the end of the stamp before, and the
+	// start of every partition that appeared since. What lies between From and
+	// the plan's ranges went by without a commit, counted in Carried, except
+	// under CatchUp.
+	From    Offsets `json:"from"`
+	Carried Counts  `json:"carried"`
+	// CatchUp says that the table lags or joins: it reads from From.
+	CatchUp bool `json:"catch_up,omitempty"`
 }
 
-// Ref points to a stamp.
+// Ref points to a stamp and holds what the next one continues.
 type Ref struct {
 	Hash    string    `json:"hash,omitempty"` // Stamp.Hash; empty: no stamp
 	Last    ID        `json:"last,omitempty"`
 	Attempt string    `json:"attempt,omitempty"`
 	Time    time.Time `json:"time,omitzero"`
 	End     Offsets   `json:"end,omitempty"`
+	State   string    `json:"state,omitempty"`
+	Total   Counts    `json:"total"`
 }
 
 // RefTo points to s; nil gives the zero Ref.
@@ -85,7 +90,7 @@ func RefTo(s *Stamp) Ref {
 	if s == nil {
 		return Ref{}
 	}
-	return Ref{Hash: s.Hash(), Last: s.Last, Attempt: s.Attempt, Time: s.Time, End: s.End}
+	return Ref{Hash: s.Hash(), Last: s.Last, Attempt: s.Attempt, Time: s.Time, End: s.End, State: s.State, Total: s.Total}
 }
 
 // Plan is everything that the outcome of a batch depends on. It is logged
@@ -152,6 +157,24 @@ func (p *Plan) Sink(name string) *SinkPlan {
 	return nil
 }
 
+// RangesFor returns what is read for a sink: the plan's ranges, or from the
+// sink's own position where it catches up.
+func (p *Plan) RangesFor(s *SinkPlan) []Range {
+	if !s.CatchUp {
+		return p.Ranges
+	}
+	ranges := make([]Range, 0, len(p.Ranges))
+	for _, r := range p.Ranges {
+		first := r.First()
+		if at, ok := s.From[r.TopicPartition]; ok {
+			r.Start = min(at, r.End)
+		}
+		r.Lost = max(0, first-r.Start)
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
+
 // Outcome is what a batch came to in one sink.
 type Outcome struct {
 	Sink     string `json:"sink"`
@@ -171,9 +194,13 @@ type Commit struct {
 // Attempt registers the files that an execution of a batch may write, before
 // it writes the first one.
 type Attempt struct {
-	Name   string         `json:"name"`
-	Batch  ID             `json:"batch"`
-	Before map[string]Ref `json:"before"` // by sink: the tag that its commit will assert
+	Name  string `json:"name"`
+	Batch ID     `json:"batch"`
+	// Waits lists, by sink, the hashes of the stamps on whose tag this attempt
+	// may still be committed: the one its commit will assert, and where it ran
+	// ahead also the one before that. When the tag carries none of them the
+	// attempt can never land any more. "" stands for no tag.
+	Waits map[string][]string `json:"waits"`
 }
 
 func hash(v any) string {

@@ -43,9 +43,9 @@ type Executor interface {
 	// goes to an overlay under the job's attempt. The results are by sink.
 	Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
 		write func(sink string, rows arrow.RecordBatch) error) (map[string]batch.Result, error)
-	// Settle says which stamp a sink's table carries now. An overlay of the
-	// attempt it names is applied; every other overlay of this sink is dropped,
-	// and state is loaded from the stamp when it is needed.
+	// Settle says which stamp a sink's table carries now, nil for none. The
+	// overlay of the attempt it names is applied; overlays that were not built
+	// on it are dropped, and state is loaded from the stamp when it is needed.
 	Settle(ctx context.Context, sink string, stamp *batch.Stamp) error
 	// Sweep deletes the state files of an attempt that no live stamp needs.
 	Sweep(ctx context.Context, attempt string) error

@@ -1,0 +1,187 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/planner"
+)
+
+// batch carries a logged plan to its outcome in every sink. ready is what was
+// prepared for it while the batch before was committed, nil if nothing was. It
+// returns what it prepared for the batch behind it in the same way, nil if
+// nothing.
+func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
+	watch := progress{d: d, begun: d.rooms.Clock.Now()}
+	d.started = watch.begun
+	d.sweepOrphans(ctx)
+	if ready == nil {
+		var err error
+		if p, ready, err = d.ready(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	watch.prepared = d.rooms.Clock.Now()
+	ready.stamp(d, p)
+	ahead, join := d.startAhead(ctx, stop, p, ready)
+	outcome, err := d.commit(ctx, p, ready, &watch)
+	join()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.settle(ctx, p, outcome); err != nil {
+		return nil, err
+	}
+	watch.done(p, ready, outcome)
+	d.record(ctx, p, ready, outcome)
+	return d.keepAhead(ahead, outcome), nil
+}
+
+// ready prepares p for the sinks whose table lacks it, after a revision where
+// one is needed.
+func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
+	pause := newBackoff()
+	waiting := false
+	for {
+		lacking, err := d.lacking(ctx, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.changed(p, lacking) {
+			if p, err = d.revise(ctx, p, lacking); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		ready, err := d.prepare(ctx, p, lacking)
+		if err == nil {
+			d.contacted["Kafka"] = true
+			if waiting {
+				d.watch.Waiting("")
+			}
+			return p, ready, nil
+		}
+		if errors.Is(err, batch.ErrUnavailable) {
+			// Look again before the next try: meanwhile the batch may be done, or
+			// this driver overtaken.
+			if away := d.rooms.Clock.Now().Sub(d.started); !d.contacted["Kafka"] && away >= d.opts.StartTimeout {
+				return nil, nil, fmt.Errorf("the batch could not be read for %s: %w", away.Round(time.Second), err)
+			}
+			waiting = true
+			d.watch.Waiting(err.Error())
+			d.log.Warn("the batch is executed again", "batch", p.Batch, "error", err)
+			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if !errors.Is(err, batch.ErrDataLost) || !d.opts.RecordLoss {
+			return nil, nil, err
+		}
+		d.log.Warn("records of a logged batch are lost; the batch is revised with a gap", "batch", p.Batch, "error", err)
+		if p, err = d.reviseGap(ctx, p, lacking, err); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// lacking returns the sinks that take part in p and whose table has not got it.
+func (d *Driver) lacking(ctx context.Context, p *batch.Plan) ([]*sink, error) {
+	var lacking []*sink
+	for _, s := range d.sinks {
+		sp := p.Sink(s.Name)
+		if sp == nil || !sp.Active {
+			continue
+		}
+		_, done, err := d.look(ctx, p, s, sp)
+		if err != nil {
+			return nil, err
+		}
+		if done == nil {
+			lacking = append(lacking, s)
+		}
+	}
+	return lacking, nil
+}
+
+// changed says whether the spec of a lacking sink is not the one that p was
+// planned with.
+func (d *Driver) changed(p *batch.Plan, lacking []*sink) bool {
+	for _, s := range lacking {
+		if p.Sink(s.Name).Hash != s.Hash {
+			return true
+		}
+	}
+	return false
+}
+
+// revise logs a revision of p: the same ranges with the specs that this driver
+// has. Tables that have the batch keep what they were made with. A revised
+// batch is committed in every lacking sink, empty if need be, so that no other
+// revision can land there any more.
+func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink) (*batch.Plan, error) {
+	q := d.revision(p, lacking)
+	err := d.retry(ctx, "the dimension tables", func() (err error) { q.Versions, err = d.rooms.Executor.Pin(ctx); return err })
+	if err != nil {
+		return nil, err
+	}
+	d.log.Info("the spec has changed since this batch was planned; revising it", "batch", q.Batch, "revision", q.Revision)
+	return q, d.append(ctx, q)
+}
+
+// reviseGap logs a revision of p that gives up what Kafka no longer has.
+func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, cause error) (*batch.Plan, error) {
+	q := d.revision(p, lacking)
+	err := d.retry(ctx, "Kafka", func() error {
+		available, err := d.rooms.Source.List(ctx)
+		if err == nil && !planner.GiveUp(q.Ranges, available) {
+			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return q, d.append(ctx, q)
+}
+
+func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {
+	q := *p
+	q.Revision, q.Entry, q.Writer = p.Revision+1, p.Entry+1, d.opts.Writer
+	q.Ranges = append([]batch.Range{}, p.Ranges...)
+	q.Sinks = append([]batch.SinkPlan{}, p.Sinks...)
+	for _, s := range lacking {
+		sp := q.Sink(s.Name)
+		sp.Hash, sp.Due = s.Hash, true
+	}
+	return &q
+}
+
+// sinkFacts is what the planner needs to know of the sinks after the newest
+// outcome.
+func (d *Driver) sinkFacts() []planner.Sink {
+	facts := make([]planner.Sink, 0, len(d.sinks))
+	for _, s := range d.sinks {
+		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: s.before, From: s.from, Carried: s.carried, Lags: s.lags})
+	}
+	return facts
+}
+
+// progress measures one batch for the observer.
+type progress struct {
+	d               *Driver
+	begun, prepared time.Time
+	tries           int
+}
+
+func (w *progress) done(p *batch.Plan, ready *prepared, outcome []*outcome) {
+	now := w.d.rooms.Clock.Now()
+	w.d.log.Debug("batch done", "batch", p.Batch, "revision", p.Revision, "duration", now.Sub(w.begun))
+	w.d.watch.Batch(Progress{
+		Batch: p.Batch, Revision: p.Revision, Start: w.begun, Total: now.Sub(w.begun),
+		Prepare: ready.took, Commit: now.Sub(w.prepared), Tries: w.tries, Outcome: outcomes(outcome), Tally: ready.tally,
+	})
+}

@@ -1,0 +1,120 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// outcome is what a plan came to in one sink that takes part in it.
+type outcome struct {
+	sink     *sink
+	landed   *batch.Stamp // nil: nothing was committed
+	snapshot int64        // 0 if nothing was, or if it was found there
+	counts   batch.Counts // of this batch, where nothing was committed
+}
+
+// commit makes p's outcome known in every sink, in the order of the spec.
+func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) ([]*outcome, error) {
+	var all []*outcome
+	for _, s := range d.sinks {
+		sp := p.Sink(s.Name)
+		if sp == nil || !sp.Active {
+			continue
+		}
+		o, err := d.commitSink(ctx, p, ready, s, sp, watch)
+		if err != nil {
+			return nil, fmt.Errorf("commit sink %s: %w", s.Name, err)
+		}
+		all = append(all, o)
+	}
+	return all, nil
+}
+
+// commitSink repeats the commit of one sink with the same files until the table
+// says that it, or another attempt of the same batch, is there.
+func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared, s *sink, sp *batch.SinkPlan, watch *progress) (*outcome, error) {
+	res := ready.sinks[s.Name]
+	if res != nil && res.stamp == nil {
+		return &outcome{sink: s, counts: res.counts}, nil
+	}
+	pause := newBackoff()
+	var failed error
+	for {
+		view, landed, err := d.look(ctx, p, s, sp)
+		if err != nil {
+			return nil, errors.Join(err, failed)
+		}
+		if landed != nil {
+			return &outcome{sink: s, landed: landed}, nil
+		}
+		if res == nil {
+			return nil, fmt.Errorf("%w: the stamp of this batch was in the table and is gone: its tag was moved back", batch.ErrDataLost)
+		}
+		if fatal(failed) {
+			return nil, failed
+		}
+		if failed != nil {
+			d.log.Warn("the commit is tried again with the same files", "sink", s.Name, "batch", p.Batch, "error", failed)
+			d.watch.Waiting(fmt.Sprintf("commit of sink %s: %v", s.Name, failed))
+			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+				return nil, err
+			}
+			failed = nil
+			continue // the table may have changed while we slept: look again
+		}
+		watch.tries++
+		d.log.Debug("commit sent", "sink", s.Name, "batch", p.Batch, "head", view.Head())
+		snapshot, err := view.Commit(ctx, res.stamp, res.files)
+		if err == nil {
+			d.log.Debug("commit applied", "sink", s.Name, "batch", p.Batch, "snapshot", snapshot)
+			if watch.tries > 1 {
+				d.watch.Waiting("")
+			}
+			return &outcome{sink: s, landed: res.stamp, snapshot: snapshot}, nil
+		}
+		failed = err
+	}
+}
+
+// settle takes over what the batch came to: in memory, and in the executor's
+// state.
+func (d *Driver) settle(ctx context.Context, p *batch.Plan, all []*outcome) error {
+	d.lastOutcome = outcomes(all)
+	for _, o := range all {
+		o.sink.advance(p, o)
+		stamp := o.landed
+		if stamp == nil {
+			continue
+		}
+		if err := d.retry(ctx, "the state store", func() error { return d.rooms.Executor.Settle(ctx, o.sink.Name, stamp) }); err != nil {
+			return fmt.Errorf("settle the state of sink %s: %w", o.sink.Name, err)
+		}
+	}
+	return nil
+}
+
+// advance is where a table stands after the outcome of p.
+func (s *sink) advance(p *batch.Plan, o *outcome) {
+	sp := p.Sink(s.Name)
+	s.lags = false
+	if o.landed != nil {
+		s.before, s.from, s.carried = batch.RefTo(o.landed), o.landed.End.Clone(), batch.Counts{}
+		return
+	}
+	s.before, s.from, s.carried = sp.Before, sp.From, sp.Carried.Plus(o.counts)
+}
+
+func outcomes(all []*outcome) []batch.Outcome {
+	out := make([]batch.Outcome, 0, len(all))
+	for _, o := range all {
+		c := o.counts
+		if o.landed != nil {
+			c = o.landed.Counts
+		}
+		out = append(out, batch.Outcome{Sink: o.sink.Name, Snapshot: o.snapshot, Counts: c})
+	}
+	return out
+}

@@ -1,0 +1,216 @@
+// Package driver runs the protocol: it alone knows the order in which the rooms
+// work, and it knows them by the interfaces of rooms.go only.
+//
+// Batch N is, in this order:
+//
+//  1. plan     freeze the ranges and all the rest that the outcome depends on
+//  2. log      create the next log entry; whoever creates it owns the batch
+//  3. execute  read those offsets, run the SQL, write data files
+//  4. commit   one stamped snapshot in each sink's table
+//  5. record   the next plan carries N's outcome; commits/N is written behind
+//
+// There is no recovery code. A logged plan whose outcome is not known is simply
+// the next batch, so a restart, a retry and an ordinary batch take one path.
+//
+// What it keeps:
+//
+//   - The log never runs ahead of the commit: entry N+1 is created only when
+//     N's outcome is known in every sink. Work may run ahead of the log.
+//   - Execute once, commit many: a failed commit is tried again with the same
+//     files, after a look at what the table carries now.
+//   - Done means that the table's tag carries a stamp of this incarnation whose
+//     plan hash is that of a logged revision of N. An error is never read to
+//     learn what happened; the table is.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/planner"
+)
+
+// Sink is one sink of the spec, as the driver needs it.
+type Sink struct {
+	Name  string
+	Hash  string // of every key of the spec that its rows depend on
+	Table Table
+}
+
+// Rooms are what the driver drives.
+type Rooms struct {
+	Source     Source
+	Executor   Executor
+	Sinks      []Sink // in the order of the spec
+	Checkpoint Checkpoint
+	Clock      Clock
+	Tasks      Tasks
+	// NewID returns a random id that no other call returns.
+	NewID func() string
+	// Alive says whether a process of this host still runs.
+	Alive func(batch.Writer) bool
+}
+
+// Options are settings of one pipeline.
+type Options struct {
+	Name    string
+	Stream  string
+	Writer  batch.Writer
+	Trigger Trigger
+	Limits  planner.Limits
+	// DelayMax bounds how long the minimums of Limits may hold a batch back.
+	DelayMax time.Duration
+	// RecordLoss is `on_data_loss: record`.
+	RecordLoss bool
+	// KeepBatches is how many batches back plans are kept.
+	KeepBatches int64
+	// Takeover ends the wait for another writer.
+	Takeover bool
+	// Adopt names sinks whose tag may be taken as an ancestor of the head
+	// though the walk between them ends at an expired snapshot.
+	Adopt []string
+	// Grace is how long a batch may go on after the end was asked for.
+	Grace time.Duration
+	// StartTimeout is how long a server may be unavailable before the first
+	// contact with it.
+	StartTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Stream == "" {
+		o.Stream = batch.StreamMain
+	}
+	if o.KeepBatches <= 0 {
+		o.KeepBatches = 1000
+	}
+	if o.Grace <= 0 {
+		o.Grace = 20 * time.Second
+	}
+	if o.StartTimeout <= 0 {
+		o.StartTimeout = 30 * time.Second
+	}
+	return o
+}
+
+// Driver carries one pipeline from batch to batch. It is used by one goroutine.
+type Driver struct {
+	rooms Rooms
+	opts  Options
+	log   *slog.Logger
+	watch Observer
+
+	inc   batch.Incarnation
+	last  *batch.Plan // the newest log entry that this process made or found
+	sinks []*sink     // in the order of the spec
+
+	contacted map[string]bool // servers that answered at least once
+	orphans   atomic.Bool     // attempts may be registered that nobody will commit
+	behind    func()          // waits for the records of the batch before
+
+	lastOutcome []batch.Outcome
+
+	started time.Time     // when the newest batch began
+	waiting time.Time     // since when records wait for the minimums
+	checked time.Time     // when pipeline/ was last listed while idle
+	until   batch.Offsets // the end of an available-now run
+}
+
+// sink is what the driver knows of one table: all of it is in the newest plan
+// or follows from its outcome.
+type sink struct {
+	Sink
+	before  batch.Ref
+	from    batch.Offsets // nil: the table has no stamp
+	carried batch.Counts
+	lags    bool
+}
+
+// New returns a driver that has not touched anything yet. watch may be nil.
+func New(rooms Rooms, opts Options, log *slog.Logger, watch Observer) *Driver {
+	if watch == nil {
+		watch = nobody{}
+	}
+	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}, behind: func() {}}
+	for _, s := range rooms.Sinks {
+		d.sinks = append(d.sinks, &sink{Sink: s})
+	}
+	return d
+}
+
+// errDone ends Run without an error: the trigger has ended, or stop was asked.
+var errDone = errors.New("done")
+
+// Run drives batches until the trigger ends, stop is cancelled, or a batch
+// cannot go on. When stop is cancelled no batch begins any more, and the one
+// under way has Options.Grace to finish; then it is abandoned, which costs
+// nothing: the next driver runs its plan again.
+//
+// The error wraps batch.ErrFenced, batch.ErrDataLost, batch.ErrInvalid, or
+// batch.ErrUnavailable for a server that was never there.
+func (d *Driver) Run(ctx, stop context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(stop, func() {
+		if d.rooms.Clock.Sleep(ctx, d.opts.Grace) == nil {
+			cancel(fmt.Errorf("stopped: the batch did not finish within the grace of %s: %w", d.opts.Grace, context.Canceled))
+		}
+	})()
+	err := d.run(ctx, stop)
+	d.behind()
+	if d.last != nil && d.last.Writer.ID == d.opts.Writer.ID && !errors.Is(err, batch.ErrFenced) {
+		d.release(ctx)
+	}
+	if errors.Is(err, errDone) || err != nil && stop.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (d *Driver) run(ctx, stop context.Context) error {
+	plan, err := d.open(ctx, stop)
+	if err != nil {
+		return err
+	}
+	var ready *prepared
+	for {
+		if plan == nil {
+			if plan, err = d.next(ctx, stop); err != nil {
+				return err
+			}
+		}
+		ahead, err := d.batch(ctx, stop, plan, ready)
+		if err != nil {
+			return fmt.Errorf("batch %d: %w", plan.Batch, err)
+		}
+		plan, ready = nil, nil
+		if ahead != nil && stop.Err() == nil {
+			if err := d.append(ctx, ahead.plan); err != nil {
+				return err
+			}
+			plan, ready = ahead.plan, ahead
+		}
+	}
+}
+
+// append logs a plan. Whoever creates the entry owns the batch.
+func (d *Driver) append(ctx context.Context, p *batch.Plan) error {
+	err := d.retry(ctx, "the checkpoint", func() error { return d.rooms.Checkpoint.Append(ctx, p) })
+	if err != nil {
+		return fmt.Errorf("log batch %d: %w", p.Batch, err)
+	}
+	d.last = p
+	d.log.Debug("plan logged", "batch", p.Batch, "revision", p.Revision, "entry", p.Entry)
+	return nil
+}
+
+// release lets another driver take over at once. Nothing depends on it.
+func (d *Driver) release(ctx context.Context) {
+	if err := d.rooms.Checkpoint.Release(context.WithoutCancel(ctx), d.opts.Writer); err != nil {
+		d.log.Warn("the pipeline could not be released; another driver will wait before it takes over", "error", err)
+	}
+}

@@ -1,0 +1,107 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// fatal says whether an error is the end of a driver, not of a try.
+func fatal(err error) bool {
+	return err != nil && !errors.Is(err, batch.ErrUnavailable)
+}
+
+// look loads the table of a sink and returns the stamp that p's commit left
+// there; nil where the tag still carries the stamp before p. Anything else ends
+// the driver: it is fenced, or two histories disagree.
+func (d *Driver) look(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) (View, *batch.Stamp, error) {
+	view, err := d.load(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.checkAncestry(s, view); err != nil {
+		return nil, nil, err
+	}
+	st := view.Stamp()
+	if st.Hash() == sp.Before.Hash {
+		return view, nil, d.checkUntagged(s, view)
+	}
+	if st != nil && st.Of(d.inc, d.opts.Stream) && st.First <= p.Batch && p.Batch <= st.Last {
+		logged, err := d.revisions(ctx, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, q := range logged {
+			if q.Hash() == st.Plan {
+				return view, st, nil
+			}
+		}
+	}
+	return nil, nil, d.disagree(ctx, p, s, sp, st)
+}
+
+func (d *Driver) revisions(ctx context.Context, p *batch.Plan) (logged []*batch.Plan, err error) {
+	err = d.retry(ctx, "the checkpoint", func() error {
+		logged, err = d.rooms.Checkpoint.Revisions(ctx, d.inc, p.Batch)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	return append(logged, p), nil
+}
+
+// disagree finds out why a table carries neither the stamp before p nor p's.
+func (d *Driver) disagree(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan, st *batch.Stamp) error {
+	if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
+		return fmt.Errorf("%w: the table of sink %s carries incarnation %d-%s, this driver is of %d-%s", batch.ErrFenced,
+			s.Name, st.Incarnation, st.IncarnationID, d.inc.Number, d.inc.ID)
+	}
+	if err := d.checkIncarnation(ctx); err != nil {
+		return err
+	}
+	newest, err := d.newest(ctx)
+	if err != nil {
+		return err
+	}
+	if newest == nil || newest.Entry > p.Entry {
+		return fmt.Errorf("%w: another driver has logged a newer plan", batch.ErrFenced)
+	}
+	return fmt.Errorf("%w: two histories: batch %d of sink %s expects the stamp of batch %d (%.12s) in the table, but its tag %s carries %s. "+
+		"The table or the checkpoint was restored, or another pipeline writes here; `frazil status` shows both, `frazil checkpoint recover` takes the table's",
+		batch.ErrDataLost, p.Batch, s.Name, sp.Before.Last, sp.Before.Hash, batch.Tag(d.opts.Name, d.opts.Stream), st)
+}
+
+// checkUntagged stops where a table without our tag has snapshots with our
+// stamps: somebody removed the tag, and a batch could go in twice.
+func (d *Driver) checkUntagged(s *sink, view View) error {
+	if view.Stamp() != nil {
+		return nil
+	}
+	for _, h := range view.History() {
+		if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID && h.Stamp.Stream == d.opts.Stream {
+			return fmt.Errorf("%w: the tag %s of the table of sink %s is gone, but snapshot %d carries %s: put the tag back on the newest stamped snapshot",
+				batch.ErrDataLost, batch.Tag(d.opts.Name, d.opts.Stream), s.Name, h.Snapshot, h.Stamp)
+		}
+	}
+	return nil
+}
+
+// checkAncestry stops when the tagged snapshot is not part of the table any
+// more.
+func (d *Driver) checkAncestry(s *sink, view View) error {
+	switch view.Ancestry() {
+	case batch.NotAncestor:
+		return fmt.Errorf("%w: the table of sink %s was rolled back behind what this pipeline committed (%s). "+
+			"Roll it forward again, or go back with it: `frazil checkpoint rewind`", batch.ErrDataLost, s.Name, view.Stamp())
+	case batch.UnknownAncestor:
+		if !d.adopted(s) {
+			return fmt.Errorf("%w: whether the table of sink %s was rolled back cannot be told: snapshots of other writers between its head and tag %s have expired. "+
+				"If nobody rolled it back, go on with `--adopt %s`", batch.ErrDataLost, s.Name, batch.Tag(d.opts.Name, d.opts.Stream), s.Name)
+		}
+	case batch.IsAncestor:
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// open finds the pipeline's incarnation or makes one, anchors it, waits for
+// another owner to be gone, and returns the newest log entry, whose outcome is
+// not known; nil where nothing was logged yet.
+func (d *Driver) open(ctx, stop context.Context) (*batch.Plan, error) {
+	if err := d.identify(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.standby(ctx, stop); err != nil {
+		return nil, err
+	}
+	if err := d.anchorAll(ctx); err != nil {
+		return nil, err
+	}
+	plan, err := d.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.orphans.Store(true) // of processes before this one
+	if plan != nil {
+		d.log.Info("going on with the newest plan", "batch", plan.Batch, "revision", plan.Revision, "entry", plan.Entry)
+		return plan, d.adoptPlan(ctx, plan)
+	}
+	return nil, d.adoptTags(ctx)
+}
+
+// identify decides which incarnation this driver works for. It reads the tags
+// first and pipeline/ second: a record is created before its first anchor, so a
+// stamp that the later listing does not explain is of a record that was lost.
+func (d *Driver) identify(ctx context.Context) error {
+	for {
+		stamped, err := d.newestStamp(ctx)
+		if err != nil {
+			return err
+		}
+		all, err := d.incarnations(ctx)
+		if err != nil {
+			return err
+		}
+		next := batch.Incarnation{UUID: d.rooms.NewID(), Name: d.opts.Name, ID: d.rooms.NewID(), Kind: batch.First}
+		if len(all) > 0 {
+			d.inc = all[len(all)-1]
+			usable, err := d.explains(ctx, stamped)
+			if usable || err != nil {
+				return err
+			}
+			next.Number = d.inc.Number + 1 // made by someone who had not seen the tags
+		}
+		if stamped != nil {
+			next.UUID, next.Kind, next.Number = stamped.UUID, batch.Recover, max(stamped.Incarnation+1, next.Number)
+			d.log.Warn("the checkpoint does not know what the tables carry: it was lost or replaced; going on from the tables' own stamps",
+				"pipeline", d.opts.Name, "uuid", stamped.UUID, "incarnation", next.Number, "stamp", stamped.String())
+		}
+		// Whatever the answer, the next round looks whose record is there.
+		if err := d.rooms.Checkpoint.CreateIncarnation(ctx, next); fatal(err) {
+			return fmt.Errorf("create the pipeline's record: %w", err)
+		}
+	}
+}
+
+// explains says whether the newest record accounts for the newest stamp.
+func (d *Driver) explains(ctx context.Context, stamped *batch.Stamp) (bool, error) {
+	if stamped == nil {
+		return true, nil
+	}
+	if stamped.UUID == d.inc.UUID {
+		return !d.inc.Newer(stamped.Incarnation, stamped.IncarnationID), nil
+	}
+	newest, err := d.newest(ctx)
+	if err != nil || newest == nil {
+		return false, err
+	}
+	return false, fmt.Errorf("%w: the checkpoint is of pipeline %s, but a table's tag carries another one: %s. "+
+		"If the table is right, run `frazil checkpoint recover`; if the checkpoint is right, give this pipeline another name or table", batch.ErrDataLost, d.inc.UUID, stamped)
+}
+
+// newestStamp returns the stamp of the highest incarnation among the tables'
+// tags, nil if none carries one. Stamps of two pipelines contradict each other.
+func (d *Driver) newestStamp(ctx context.Context) (*batch.Stamp, error) {
+	var newest *batch.Stamp
+	var states []string
+	contradiction := false
+	for _, s := range d.sinks {
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		st := view.Stamp()
+		if st == nil {
+			continue
+		}
+		states = append(states, fmt.Sprintf("sink %s: %s", s.Name, st))
+		contradiction = contradiction || newest != nil && st.UUID != newest.UUID
+		if newest == nil || st.Incarnation > newest.Incarnation {
+			newest = st
+		}
+	}
+	if contradiction {
+		return nil, fmt.Errorf("%w: the tables of this pipeline carry stamps of different pipelines: %s. "+
+			"Choose which one is right with `frazil checkpoint recover`", batch.ErrDataLost, strings.Join(states, "; "))
+	}
+	return newest, nil
+}
+
+func (d *Driver) load(ctx context.Context, s *sink) (view View, err error) {
+	err = d.retry(ctx, "the catalog", func() error { view, err = s.Table.Load(ctx); return err })
+	if err != nil {
+		return nil, fmt.Errorf("load the table of sink %s: %w", s.Name, err)
+	}
+	return view, nil
+}
+
+func (d *Driver) incarnations(ctx context.Context) (all []batch.Incarnation, err error) {
+	err = d.retry(ctx, "the checkpoint", func() error { all, err = d.rooms.Checkpoint.Incarnations(ctx); return err })
+	return all, err
+}
+
+func (d *Driver) newest(ctx context.Context) (p *batch.Plan, err error) {
+	err = d.retry(ctx, "the checkpoint", func() error { p, err = d.rooms.Checkpoint.Newest(ctx, d.inc); return err })
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	return p, nil
+}
+
+// anchorAll brings every table into an incarnation that recovers or rewinds: a
+// snapshot with the same contents, or with those to go back to. Only then no
+// request of an older incarnation can land any more. Any driver that finds the
+// record completes what is missing.
+func (d *Driver) anchorAll(ctx context.Context) error {
+	if d.inc.Kind == batch.First {
+		return nil
+	}
+	for _, s := range d.sinks {
+		if err := d.anchor(ctx, s); err != nil {
+			return fmt.Errorf("anchor incarnation %d in the table of sink %s: %w", d.inc.Number, s.Name, err)
+		}
+	}
+	for _, s := range d.sinks {
+		if _, ok := d.inc.Targets[s.Name]; ok {
+			if err := d.retry(ctx, "the catalog", func() error { return s.Table.Unpin(ctx, d.pinTag()) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Driver) anchor(ctx context.Context, s *sink) error {
+	pause := newBackoff()
+	for {
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		st := view.Stamp()
+		if st != nil && st.Of(d.inc, d.opts.Stream) {
+			return nil
+		}
+		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
+			return fmt.Errorf("%w: the table carries incarnation %d-%s", batch.ErrFenced, st.Incarnation, st.IncarnationID)
+		}
+		if err := d.checkAncestry(s, view); err != nil {
+			return err
+		}
+		sent, err := d.sendAnchor(ctx, s, view, st)
+		if !sent || fatal(err) {
+			return err
+		}
+		if err != nil { // whatever the answer, look again
+			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sendAnchor commits the anchor of one table. sent is false where nothing can
+// have been sent.
+func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, st *batch.Stamp) (sent bool, err error) {
+	target, back := d.inc.Targets[s.Name]
+	if !back {
+		a, err := d.anchorStamp(ctx, st, st)
+		if err != nil {
+			return false, err
+		}
+		_, err = view.Commit(ctx, a, nil)
+		return true, err
+	}
+	from, err := stampOf(view, target)
+	if err != nil {
+		return false, err
+	}
+	a, err := d.anchorStamp(ctx, from, st)
+	if err != nil {
+		return false, err
+	}
+	_, err = view.Restore(ctx, a, target, d.inc.DropForeign)
+	return true, err
+}
+
+func stampOf(view View, snapshot int64) (*batch.Stamp, error) {
+	for _, h := range view.History() {
+		if h.Snapshot == snapshot && h.Stamp != nil {
+			return h.Stamp, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: snapshot %d, to which the pipeline should go back, has expired", batch.ErrDataLost, snapshot)
+}
+
+// anchorStamp continues from, and follows before.
+func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp) (*batch.Stamp, error) {
+	a := &batch.Stamp{
+		UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
+		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
+		Time: d.rooms.Clock.Now(), Previous: before.Hash(),
+	}
+	if from != nil {
+		a.First, a.Last, a.Start, a.End = from.Last+1, from.Last, from.End, from.End
+		a.State, a.Total, a.Attempt = from.State, from.Total, from.Attempt
+		if a.Time.Before(from.Time) {
+			a.Time = from.Time
+		}
+		return a, nil
+	}
+	// A table without a stamp joins where `start` says, but never behind what
+	// the others have read: what lies between would be missing in it.
+	var starts batch.Offsets
+	err := d.retry(ctx, "Kafka", func() (err error) { starts, err = d.rooms.Source.Start(ctx); return err })
+	if err != nil {
+		return nil, err
+	}
+	known := d.position()
+	for tp, at := range starts {
+		if end, ok := known[tp]; ok {
+			a.Start[tp], a.End[tp] = min(at, end), min(at, end)
+		}
+	}
+	return a, nil
+}
+
+// adoptPlan takes what the newest plan says of each sink. Its outcome is not
+// known: it is the next batch. A sink that the plan does not name joins later.
+func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
+	d.last = p
+	for _, s := range d.sinks {
+		if sp := p.Sink(s.Name); sp != nil {
+			s.before, s.from, s.carried, s.lags = sp.Before, sp.From, sp.Carried, false
+			continue
+		}
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		if err := d.join(s, view); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join takes what the table of a new sink carries: nothing, or the stamp of the
+// time when the sink was in the spec before.
+func (d *Driver) join(s *sink, view View) error {
+	if err := d.checkAncestry(s, view); err != nil {
+		return err
+	}
+	st := view.Stamp()
+	if st != nil && !st.Of(d.inc, d.opts.Stream) {
+		return fmt.Errorf("%w: the table of sink %s joins, but carries the stamp of another incarnation: %s. "+
+			"Use another table, or remove its tag %s if its rows are to stay as they are", batch.ErrDataLost, s.Name, st, batch.Tag(d.opts.Name, d.opts.Stream))
+	}
+	s.lags = true
+	s.take(st)
+	return nil
+}
+
+// take is what a table's stamp says of the sink.
+func (s *sink) take(st *batch.Stamp) {
+	s.before, s.from, s.carried = batch.RefTo(st), nil, batch.Counts{}
+	if st != nil {
+		s.from = st.End.Clone()
+	}
+}
+
+// adoptTags begins a log that is empty: batch 0 of a new pipeline, or what the
+// stamps of an incarnation that recovers or rewinds say.
+func (d *Driver) adoptTags(ctx context.Context) error {
+	d.last = nil
+	for _, s := range d.sinks {
+		s.take(nil)
+		if d.inc.Kind == batch.First {
+			continue // a tag that is there already is not ours
+		}
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		st := view.Stamp()
+		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
+			return fmt.Errorf("%w: the table of sink %s carries incarnation %d-%s", batch.ErrFenced, s.Name, st.Incarnation, st.IncarnationID)
+		}
+		s.take(st)
+		s.lags = true
+	}
+	return nil
+}
+
+// position is where the pipeline stands when it has no plan: the furthest end
+// of any table's stamp, per partition; nil where no table has one.
+func (d *Driver) position() batch.Offsets {
+	var position batch.Offsets
+	for _, s := range d.sinks {
+		if s.before.Hash == "" {
+			continue
+		}
+		if position == nil {
+			position = batch.Offsets{}
+		}
+		for tp, at := range s.before.End {
+			if was, ok := position[tp]; !ok || at > was {
+				position[tp] = at
+			}
+		}
+	}
+	return position
+}
+
+func (d *Driver) adopted(s *sink) bool { return slices.Contains(d.opts.Adopt, s.Name) }

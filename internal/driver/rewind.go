@@ -1,0 +1,151 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Rewind takes the pipeline and its tables back to the end of batch to. It
+// moves no ref back and truncates nothing: it pins the snapshots to go back to,
+// records the intent as a new incarnation, and commits in each table a new
+// snapshot with the old contents. A running driver is fenced. If this process
+// dies, the next driver completes what is missing.
+//
+// A table whose newest snapshot within to is older than the others' goes back
+// further and catches up. batch.ErrInvalid: a table keeps no snapshot that old.
+// batch.ErrDataLost: other writers have committed since, and dropForeign is
+// false.
+func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) error {
+	if err := d.identify(ctx); err != nil {
+		return err
+	}
+	next := batch.Incarnation{
+		UUID: d.inc.UUID, Name: d.inc.Name, Number: d.inc.Number + 1, ID: d.rooms.NewID(), Kind: batch.Rewind,
+		Batch: to, Targets: map[string]int64{}, DropForeign: dropForeign,
+	}
+	for _, s := range d.sinks {
+		target, err := d.target(ctx, s, to, dropForeign)
+		if err != nil {
+			return err
+		}
+		next.Targets[s.Name] = target
+	}
+	d.inc = next
+	for _, s := range d.sinks {
+		target := next.Targets[s.Name]
+		if err := d.retry(ctx, "the catalog", func() error { return s.Table.Pin(ctx, d.pinTag(), target) }); err != nil {
+			return fmt.Errorf("pin snapshot %d of sink %s: %w", target, s.Name, err)
+		}
+	}
+	if err := d.become(ctx, next); err != nil {
+		return err
+	}
+	return d.anchorAll(ctx)
+}
+
+// Recover makes the stamp in the table of one sink the truth for the pipeline,
+// after its checkpoint and its tables disagree: a new incarnation with that
+// stamp's identity is recorded and anchored in every table.
+func (d *Driver) Recover(ctx context.Context, from string) error {
+	var chosen *batch.Stamp
+	var number int64
+	for _, s := range d.sinks {
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		st := view.Stamp()
+		if st == nil {
+			continue
+		}
+		number = max(number, st.Incarnation+1)
+		if s.Name == from || from == "" && (chosen == nil || st.Incarnation > chosen.Incarnation) {
+			chosen = st
+		}
+	}
+	if chosen == nil {
+		return fmt.Errorf("%w: no table of sink %q carries a stamp of this pipeline: there is nothing to recover from", batch.ErrInvalid, from)
+	}
+	all, err := d.incarnations(ctx)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		number = max(number, all[len(all)-1].Number+1)
+	}
+	next := batch.Incarnation{UUID: chosen.UUID, Name: d.opts.Name, Number: number, ID: d.rooms.NewID(), Kind: batch.Recover}
+	if err := d.become(ctx, next); err != nil {
+		return err
+	}
+	for _, s := range d.sinks { // the position that joins are bounded by
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		s.take(view.Stamp())
+	}
+	return d.anchorAll(ctx)
+}
+
+// become records an incarnation and makes sure that the record is this one.
+func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
+	d.inc = next
+	for {
+		created := d.rooms.Checkpoint.CreateIncarnation(ctx, next)
+		if fatal(created) {
+			return fmt.Errorf("create the pipeline's record: %w", created)
+		}
+		all, err := d.incarnations(ctx)
+		if err != nil {
+			return err
+		}
+		for _, i := range all {
+			if i.Same(next) {
+				return nil
+			}
+			if i.Number >= next.Number {
+				return fmt.Errorf("%w: incarnation %d was made by another process at the same time; look again with `frazil status`", batch.ErrFenced, i.Number)
+			}
+		}
+		if created == nil {
+			return fmt.Errorf("%w: the checkpoint lost the record that it acknowledged", batch.ErrDataLost)
+		}
+		if err := d.rooms.Clock.Sleep(ctx, backoffFirst); err != nil {
+			return err
+		}
+	}
+}
+
+// target finds the newest snapshot of a table that holds nothing behind a batch.
+func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (int64, error) {
+	view, err := d.load(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if err := d.checkAncestry(s, view); err != nil {
+		return 0, err
+	}
+	oldest := batch.None
+	for _, h := range view.History() {
+		switch {
+		case h.Stamp == nil || h.Stamp.UUID != d.inc.UUID || h.Stamp.Stream != d.opts.Stream:
+			if !dropForeign {
+				return 0, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer behind batch %d; going back would drop it (--drop-foreign)",
+					batch.ErrDataLost, h.Snapshot, s.Name, to)
+			}
+		case h.Stamp.Last <= to:
+			return h.Snapshot, nil
+		default:
+			oldest = h.Stamp.Last
+		}
+	}
+	return 0, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
+}
+
+// pinTag keeps the targets of a rewind from expiring. A dot cannot occur in a
+// pipeline's name.
+func (d *Driver) pinTag() string {
+	return fmt.Sprintf("%s.rewind-%d", batch.Tag(d.opts.Name, d.opts.Stream), d.inc.Number)
+}

@@ -1,0 +1,82 @@
+package driver
+
+import (
+	"context"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Tasks starts work beside the driver: goroutines, or a simulation's coroutines.
+type Tasks interface {
+	// Go runs f and returns a function that waits for its end.
+	Go(f func()) (wait func())
+}
+
+// Goroutines is Tasks as every program wants them.
+type Goroutines struct{}
+
+// Go runs f in a goroutine.
+func (Goroutines) Go(f func()) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return func() { <-done }
+}
+
+// Progress is what the driver tells about one finished batch.
+type Progress struct {
+	Batch    batch.ID
+	Revision int
+	Start    time.Time     // when its work began
+	Total    time.Duration // until its outcome was known
+	Prepare  time.Duration // reading, SQL, files
+	Commit   time.Duration
+	Tries    int             // commits sent
+	Outcome  []batch.Outcome // by sink, in the order of the spec
+	Tally    batch.Tally     // what this process read for it; zero if another attempt was committed
+	// Lag is how many offsets were available behind the batch's end when it was
+	// planned.
+	Lag int64
+}
+
+// Observer is told what happens, for people and metrics. Its methods return at
+// once.
+type Observer interface {
+	// Batch: a batch's outcome is known.
+	Batch(Progress)
+	// Listed: Kafka was asked; lag offsets are waiting.
+	Listed(at time.Time, lag int64)
+	// Waiting: a server does not answer; the driver goes on trying. "" when it
+	// answers again.
+	Waiting(reason string)
+	// Standby: another driver owns the pipeline. "" when that is over.
+	Standby(reason string)
+}
+
+type nobody struct{}
+
+func (nobody) Batch(Progress)          {}
+func (nobody) Listed(time.Time, int64) {}
+func (nobody) Waiting(string)          {}
+func (nobody) Standby(string)          {}
+
+// WallClock is real time.
+type WallClock struct{}
+
+// Now returns the current time.
+func (WallClock) Now() time.Time { return time.Now() }
+
+// Sleep waits for d, or returns the context's cause.
+func (WallClock) Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

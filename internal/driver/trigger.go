@@ -1,0 +1,203 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/planner"
+)
+
+// Trigger says when a batch begins.
+type Trigger struct {
+	// Interval is the time from one beginning to the next; a batch that overran
+	// is followed at once. 0: each batch follows the last one.
+	Interval time.Duration
+	// AvailableNow ends the run when everything is committed that was available
+	// when it began.
+	AvailableNow bool
+}
+
+// poll is how often Kafka is asked while there is nothing new and the next
+// batch is due. One listing takes a fraction of a millisecond of CPU, so this
+// stays well below one percent of a core.
+const poll = 50 * time.Millisecond
+
+// fenceEvery is how often an idle driver looks for a newer incarnation. Each
+// log entry looks too.
+const fenceEvery = time.Second
+
+// confirmAfter is the distance of two listings that must agree before records
+// count as lost: one listing can be stale.
+const confirmAfter = 10 * time.Second
+
+// due returns how long the next batch must still wait.
+func (d *Driver) due() time.Duration {
+	if d.opts.Trigger.Interval <= 0 || d.opts.Trigger.AvailableNow || d.started.IsZero() {
+		return 0
+	}
+	return max(0, d.started.Add(d.opts.Trigger.Interval).Sub(d.rooms.Clock.Now()))
+}
+
+// next waits for the trigger, plans a batch and logs it.
+func (d *Driver) next(ctx, stop context.Context) (*batch.Plan, error) {
+	for pause := d.due(); ; pause = max(poll, d.due()) {
+		if err := d.rest(ctx, stop, pause); err != nil {
+			return nil, err
+		}
+		p, err := d.plan(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("plan batch %d: %w", d.nextBatch(), err)
+		}
+		if p == nil && d.opts.Trigger.AvailableNow {
+			return nil, errDone
+		}
+		if p != nil {
+			return p, d.append(ctx, p)
+		}
+	}
+}
+
+// rest sleeps until the next look at Kafka. An idle driver looks for a newer
+// incarnation, too.
+func (d *Driver) rest(ctx, stop context.Context, pause time.Duration) error {
+	if stop.Err() != nil {
+		return errDone
+	}
+	if pause > 0 {
+		if err := d.rooms.Clock.Sleep(stop, pause); err != nil {
+			return errDone
+		}
+	}
+	if now := d.rooms.Clock.Now(); now.Sub(d.checked) >= fenceEvery {
+		d.checked = now
+		return d.checkIncarnation(ctx)
+	}
+	return nil
+}
+
+// checkIncarnation returns batch.ErrFenced if this driver's incarnation is not
+// the newest one.
+func (d *Driver) checkIncarnation(ctx context.Context) error {
+	all, err := d.incarnations(ctx)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 || !all[len(all)-1].Same(d.inc) {
+		return fmt.Errorf("%w: the checkpoint has another incarnation than %d-%s of this driver: the pipeline was recovered or rewound", batch.ErrFenced, d.inc.Number, d.inc.ID)
+	}
+	return nil
+}
+
+// plan lists offsets and freezes the next batch, nil if there is nothing to do.
+func (d *Driver) plan(ctx context.Context) (*batch.Plan, error) {
+	p, err := d.freeze(ctx, d.last, d.sinkFacts(), d.lastOutcome)
+	if !errors.Is(err, batch.ErrDataLost) {
+		return p, err
+	}
+	d.log.Warn("records seem to be lost; asking Kafka again", "error", err, "after", confirmAfter)
+	if err := d.rooms.Clock.Sleep(ctx, confirmAfter); err != nil {
+		return nil, err
+	}
+	return d.freeze(ctx, d.last, d.sinkFacts(), d.lastOutcome)
+}
+
+func (d *Driver) nextBatch() batch.ID {
+	if d.last != nil {
+		return d.last.Batch + 1
+	}
+	id := batch.ID(0)
+	for _, s := range d.sinks {
+		if s.before.Hash != "" {
+			id = max(id, s.before.Last+1)
+		}
+	}
+	return id
+}
+
+// freeze plans what follows the plan last, whose outcome the sinks' facts say.
+func (d *Driver) freeze(ctx context.Context, last *batch.Plan, sinks []planner.Sink, outcome []batch.Outcome) (*batch.Plan, error) {
+	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Writer: d.opts.Writer, Sinks: sinks, Outcome: outcome}
+	if last != nil {
+		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.End()
+	} else {
+		f.Position = d.position()
+		for _, s := range sinks {
+			if s.Before.Time.After(f.Last) {
+				f.Last = s.Before.Time
+			}
+		}
+	}
+	var err error
+	if f.Starts, err = d.starts(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := d.retry(ctx, "the dimension tables", func() error { f.Versions, err = d.rooms.Executor.Pin(ctx); return err }); err != nil {
+		return nil, err
+	}
+	var p *batch.Plan
+	err = d.retry(ctx, "Kafka", func() error {
+		if f.Available, err = d.rooms.Source.List(ctx); err != nil {
+			return err
+		}
+		f.Now = d.rooms.Clock.Now()
+		p, err = planner.Next(f, d.policy(f))
+		return err
+	})
+	if err == nil {
+		d.notePlan(f, p)
+	}
+	return p, err
+}
+
+func (d *Driver) policy(f planner.Facts) planner.Policy {
+	if d.opts.Trigger.AvailableNow && d.until == nil {
+		d.until = batch.Offsets{}
+		for _, a := range f.Available {
+			d.until[a.TopicPartition] = a.End
+		}
+	}
+	return planner.Policy{Limits: d.opts.Limits, RecordLoss: d.opts.RecordLoss, Until: d.until, Full: d.full(f.Now)}
+}
+
+// starts resolves `start` where a plan needs it: for the first one, and for a
+// table that has no stamp yet.
+func (d *Driver) starts(ctx context.Context, f planner.Facts) (starts batch.Offsets, err error) {
+	needed := f.Position == nil
+	for _, s := range f.Sinks {
+		needed = needed || s.Lags && s.From == nil
+	}
+	if needed {
+		err = d.retry(ctx, "Kafka", func() error { starts, err = d.rooms.Source.Start(ctx); return err })
+	}
+	return starts, err
+}
+
+// full says whether records have waited for the minimums long enough. An
+// available-now run does not wait.
+func (d *Driver) full(now time.Time) bool {
+	return d.opts.Trigger.AvailableNow || !d.waiting.IsZero() && now.Sub(d.waiting) >= d.opts.DelayMax
+}
+
+// notePlan keeps since when records wait, and tells the observer the lag.
+func (d *Driver) notePlan(f planner.Facts, p *batch.Plan) {
+	end := f.Position
+	if p != nil {
+		end = p.End()
+		d.waiting = time.Time{}
+	}
+	var lag int64
+	for _, a := range f.Available {
+		at, ok := end[a.TopicPartition]
+		if !ok {
+			at = a.Start
+		}
+		lag += max(0, a.End-at)
+	}
+	if p == nil && lag > 0 && d.waiting.IsZero() {
+		d.waiting = f.Now
+	}
+	d.watch.Listed(f.Now, lag)
+}

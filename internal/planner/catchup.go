@@ -1,0 +1,80 @@
+package planner
+
+import (
+	"fmt"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// catchUp plans one batch that brings every table which lags, or joins, to the
+// pipeline's position, each from its own. It returns nil where none does. Lost
+// offsets are not judged here: reading them says so, and a revision names the
+// gap.
+func catchUp(f Facts) (*batch.Plan, error) {
+	begin := map[batch.TopicPartition]int64{}
+	for _, a := range f.Available {
+		begin[a.TopicPartition] = a.Start
+	}
+	var lagging bool
+	sinks := make([]batch.SinkPlan, 0, len(f.Sinks))
+	starts := f.Position.Clone()
+	for _, s := range f.Sinks {
+		sp := batch.SinkPlan{Name: s.Name, Hash: s.Hash, Before: s.Before, From: s.From, Carried: s.Carried}
+		if s.Lags {
+			from, err := own(f, s, begin)
+			if err != nil {
+				return nil, err
+			}
+			if s.From == nil || behind(from, f.Position) {
+				lagging = true
+				sp.Active, sp.Due, sp.CatchUp, sp.From = true, true, true, from
+				for tp, at := range from {
+					starts[tp] = min(starts[tp], at)
+				}
+			}
+		}
+		sinks = append(sinks, sp)
+	}
+	if !lagging {
+		return nil, nil
+	}
+	ranges := []batch.Range{}
+	for tp, end := range f.Position {
+		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: starts[tp], End: end, Epoch: -1})
+	}
+	batch.SortRanges(ranges)
+	plan := f.plan(ranges)
+	plan.Sinks = sinks
+	return plan, nil
+}
+
+// own returns where a lagging table stands in every partition of the position:
+// at its stamp's end; without a stamp where `start` says; at the beginning of a
+// partition that appeared since.
+func own(f Facts, s Sink, begin map[batch.TopicPartition]int64) (batch.Offsets, error) {
+	from := batch.Offsets{}
+	for tp, end := range f.Position {
+		at, ok := s.From[tp]
+		if !ok && s.From == nil {
+			at, ok = f.Starts[tp]
+		}
+		if !ok {
+			at, ok = begin[tp]
+		}
+		if !ok {
+			return nil, fmt.Errorf("%w: partition %s is missing from Kafka's answer", batch.ErrUnavailable, tp)
+		}
+		from[tp] = min(at, end)
+	}
+	return from, nil
+}
+
+// behind says whether a table that stands at from lacks something.
+func behind(from, position batch.Offsets) bool {
+	for tp, at := range position {
+		if from[tp] < at {
+			return true
+		}
+	}
+	return false
+}

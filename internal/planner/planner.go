@@ -1,0 +1,203 @@
+// Package planner decides which offsets the next batch takes. It is pure: facts
+// and a policy go in, a plan comes out, and nothing is read or written. The
+// same facts give the same plan.
+package planner
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// EmptyStampAfter is how old a table's stamp may grow, in plan time, while
+// offsets move on without rows for it. Then an empty stamp is due: without it a
+// restart would read everything since the last stamp again.
+const EmptyStampAfter = 5 * time.Minute
+
+// Facts is what is known when a batch is planned.
+type Facts struct {
+	Incarnation batch.Incarnation
+	Entry       int64 // the log entry that the plan will be
+	Batch       batch.ID
+	// Position is where the pipeline stands; nil before the first plan, when
+	// Starts counts.
+	Position  batch.Offsets
+	Starts    batch.Offsets // resolved `start`, needed without a Position or with a sink that joins
+	Available []batch.Available
+	Now       time.Time
+	Last      time.Time // the last plan's time, zero if there is none
+	Versions  map[string]string
+	Writer    batch.Writer
+	Outcome   []batch.Outcome
+	Sinks     []Sink // in the order of the spec
+}
+
+// Sink is what is known of one sink's table.
+type Sink struct {
+	Name   string
+	Hash   string
+	Before batch.Ref
+	// From is where its next stamp begins; nil for a table that has no stamp.
+	From    batch.Offsets
+	Carried batch.Counts
+	// Lags says that its table may lack records before Position.
+	Lags bool
+}
+
+// Policy is what the spec says about planning.
+type Policy struct {
+	Limits Limits
+	// RecordLoss is `on_data_loss: record`: lost offsets become gaps of the plan.
+	RecordLoss bool
+	// Until caps every range, nil for no cap: the end of an available-now run.
+	Until batch.Offsets
+	// Full says that minimums have waited long enough.
+	Full bool
+}
+
+// Next plans the next batch. It returns nil where there is nothing to do yet.
+//
+// batch.ErrUnavailable: the listing lacks a partition. batch.ErrDataLost: the
+// offsets at the position are gone; the caller makes sure with a second listing
+// where a stale one could say the same.
+func Next(f Facts, p Policy) (*batch.Plan, error) {
+	if f.Position == nil {
+		return first(f, p), nil
+	}
+	if plan, err := catchUp(f); plan != nil || err != nil {
+		return plan, err
+	}
+	ranges, err := reach(f, p)
+	if err != nil {
+		return nil, err
+	}
+	size := sizes(f.Available)
+	lossy := slices.ContainsFunc(ranges, func(r batch.Range) bool { return r.Lost > 0 || r.Closed })
+	if !lossy && (empty(ranges) || !p.Full && !p.Limits.enough(ranges, size)) {
+		return nil, nil
+	}
+	p.Limits.cut(ranges, size, int64(f.Batch))
+	plan := f.plan(ranges)
+	for _, s := range f.Sinks {
+		sp := s.plan(plan)
+		sp.Due = sp.Before.Hash == "" || lossy || moved(sp.Before.End, plan.End()) && plan.Time.Sub(sp.Before.Time) > EmptyStampAfter
+		plan.Sinks = append(plan.Sinks, sp)
+	}
+	return plan, nil
+}
+
+// first plans batch 0, which freezes the resolved starts and anchors them in
+// every table even if there is nothing to read yet.
+func first(f Facts, p Policy) *batch.Plan {
+	ranges := []batch.Range{}
+	ends := map[batch.TopicPartition]batch.Available{}
+	for _, a := range f.Available {
+		ends[a.TopicPartition] = a
+	}
+	for tp, start := range f.Starts {
+		r := batch.Range{TopicPartition: tp, Start: start, End: start, Epoch: -1}
+		if a, ok := ends[tp]; ok {
+			r.End, r.Epoch = max(start, p.until(tp, a.End)), a.Epoch
+		}
+		ranges = append(ranges, r)
+	}
+	batch.SortRanges(ranges)
+	p.Limits.cut(ranges, sizes(f.Available), int64(f.Batch))
+	plan := f.plan(ranges)
+	for _, s := range f.Sinks {
+		sp := s.plan(plan)
+		sp.Due = true
+		plan.Sinks = append(plan.Sinks, sp)
+	}
+	return plan
+}
+
+// reach returns, for every known partition, the range from the position to as
+// far as could be read now.
+func reach(f Facts, p Policy) ([]batch.Range, error) {
+	listed := map[batch.TopicPartition]batch.Available{}
+	remade := map[batch.TopicPartition]string{} // without its id → the id it has now
+	for _, a := range f.Available {
+		listed[a.TopicPartition] = a
+		remade[anonymous(a.TopicPartition)] = a.TopicID
+	}
+	ranges := []batch.Range{}
+	for _, tp := range f.Position.Partitions() {
+		at := f.Position[tp]
+		r := batch.Range{TopicPartition: tp, Start: at, End: at, Epoch: -1}
+		a, ok := listed[tp]
+		delete(listed, tp)
+		switch id := remade[anonymous(tp)]; {
+		case !ok && id == "":
+			return nil, fmt.Errorf("%w: partition %s is missing from Kafka's answer", batch.ErrUnavailable, tp)
+		case !ok && !p.RecordLoss:
+			return nil, fmt.Errorf("%w: topic %s was deleted and made again (id %s is now %s): records from offset %d of partition %d on may be lost; "+
+				"with on_data_loss: record frazil notes the gap and goes on with the new topic", batch.ErrDataLost, tp.Topic, tp.TopicID, id, at, tp.Partition)
+		case !ok:
+			r.Closed = true
+		case a.End < at:
+			return nil, fmt.Errorf("%w: partition %s ends at offset %d, before offset %d that was read already: the broker lost records, or it is another cluster",
+				batch.ErrDataLost, tp, a.End, at)
+		case a.Start > at && !p.RecordLoss:
+			return nil, fmt.Errorf("%w: offsets [%d,%d) of partition %s are no longer retained; with on_data_loss: record frazil notes the gap and goes on",
+				batch.ErrDataLost, at, a.Start, tp)
+		default:
+			r.Lost = max(0, a.Start-at)
+			r.End, r.Epoch = max(r.First(), p.until(tp, a.End)), a.Epoch
+		}
+		ranges = append(ranges, r)
+	}
+	for tp, a := range listed { // partitions that appeared since start at their beginning
+		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: a.Start, End: max(a.Start, p.until(tp, a.End)), Epoch: a.Epoch})
+	}
+	batch.SortRanges(ranges)
+	return ranges, nil
+}
+
+// anonymous is the partition whatever the topic's id.
+func anonymous(tp batch.TopicPartition) batch.TopicPartition {
+	tp.TopicID = ""
+	return tp
+}
+
+// until caps an end by the policy. A partition that Until does not name is new
+// since the run began and is left for the next one.
+func (p Policy) until(tp batch.TopicPartition, end int64) int64 {
+	if p.Until == nil {
+		return end
+	}
+	return min(end, p.Until[tp])
+}
+
+func (f Facts) plan(ranges []batch.Range) *batch.Plan {
+	now := f.Now.UTC()
+	if now.Before(f.Last) {
+		now = f.Last // clocks of two hosts differ; plan time never goes back
+	}
+	return &batch.Plan{
+		Incarnation: f.Incarnation, Entry: f.Entry, Batch: f.Batch, Ranges: ranges, Time: now,
+		Versions: f.Versions, Writer: f.Writer, Outcome: f.Outcome,
+	}
+}
+
+// plan is the sink's part of an ordinary plan.
+func (s Sink) plan(p *batch.Plan) batch.SinkPlan {
+	from := s.From.Clone()
+	if from == nil {
+		from = batch.Offsets{}
+	}
+	for _, r := range p.Ranges {
+		if _, ok := from[r.TopicPartition]; !ok {
+			from[r.TopicPartition] = r.Start
+		}
+	}
+	return batch.SinkPlan{Name: s.Name, Hash: s.Hash, Active: true, Before: s.Before, From: from, Carried: s.Carried}
+}
+
+func moved(from, to batch.Offsets) bool { return !from.Equal(to) }
+
+func empty(ranges []batch.Range) bool {
+	return !slices.ContainsFunc(ranges, func(r batch.Range) bool { return r.Len() > 0 })
+}
