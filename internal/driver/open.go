@@ -210,10 +210,8 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, st *batch.S
 }
 
 func stampOf(view View, snapshot int64) (*batch.Stamp, error) {
-	for _, h := range view.History() {
-		if h.Snapshot == snapshot && h.Stamp != nil {
-			return h.Stamp, nil
-		}
+	if st, ok := view.Snapshot(snapshot); ok && st != nil {
+		return st, nil
 	}
 	return nil, fmt.Errorf("%w: snapshot %d, to which the pipeline should go back, has expired", batch.ErrDataLost, snapshot)
 }

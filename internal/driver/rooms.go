@@ -89,14 +89,19 @@ type View interface {
 	Ancestry() batch.Ancestry
 	// Head is the snapshot at the head of the branch, 0 if there is none.
 	Head() int64
-	// History returns the stamps of live snapshots from the head back.
+	// History returns the live snapshots from the head back, as far as parents
+	// lead.
 	History() []Stamped
+	// Snapshot returns the stamp of any live snapshot, nil for another writer's;
+	// ok is false where there is no such snapshot.
+	Snapshot(id int64) (stamp *batch.Stamp, ok bool)
 	// Commit adds one snapshot with the files and the stamp and moves the tag
 	// to it. Whatever it returns, the commit may have been applied.
 	Commit(ctx context.Context, stamp *batch.Stamp, files Files) (snapshot int64, err error)
 	// Restore adds one snapshot with the contents of an earlier one and the
 	// stamp, and moves the tag to it. batch.ErrDataLost: snapshots of other
-	// writers lie between, and dropForeign is false.
+	// writers lie between, or may lie there where the walk ends at an expired
+	// one, and dropForeign is false.
 	Restore(ctx context.Context, stamp *batch.Stamp, snapshot int64, dropForeign bool) (int64, error)
 }
 

@@ -1,8 +1,6 @@
 package planner
 
 import (
-	"fmt"
-
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
@@ -10,18 +8,14 @@ import (
 // pipeline's position, each from its own. It returns nil where none does. Lost
 // offsets are not judged here: reading them says so, and a revision names the
 // gap.
-func catchUp(f Facts) (*batch.Plan, error) {
-	begin := map[batch.TopicPartition]int64{}
-	for _, a := range f.Available {
-		begin[a.TopicPartition] = a.Start
-	}
+func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 	var lagging bool
 	sinks := make([]batch.SinkPlan, 0, len(f.Sinks))
 	starts := f.Position.Clone()
 	for _, s := range f.Sinks {
 		sp := batch.SinkPlan{Name: s.Name, Hash: s.Hash, Before: s.Before, From: s.From, Carried: s.Carried}
 		if s.Lags {
-			from, err := own(f, s, begin)
+			from, err := own(f, p, s)
 			if err != nil {
 				return nil, err
 			}
@@ -50,21 +44,29 @@ func catchUp(f Facts) (*batch.Plan, error) {
 
 // own returns where a lagging table stands in every partition of the position:
 // at its stamp's end; without a stamp where `start` says; at the beginning of a
-// partition that appeared since.
-func own(f Facts, s Sink, begin map[batch.TopicPartition]int64) (batch.Offsets, error) {
+// partition that appeared since. Of a topic that is gone it has what the others
+// have, less a gap of unknown length.
+func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
+	begin, remade := listing(f.Available)
 	from := batch.Offsets{}
 	for tp, end := range f.Position {
 		at, ok := s.From[tp]
 		if !ok && s.From == nil {
 			at, ok = f.Starts[tp]
 		}
-		if !ok {
-			at, ok = begin[tp]
+		if a, listed := begin[tp]; !ok && listed {
+			at, ok = a.Start, true
 		}
-		if !ok {
-			return nil, fmt.Errorf("%w: partition %s is missing from Kafka's answer", batch.ErrUnavailable, tp)
+		switch id := remade[anonymous(tp)]; {
+		case ok:
+			from[tp] = min(at, end)
+		case id == "":
+			return nil, missing(tp)
+		case !p.RecordLoss:
+			return nil, remadeError(tp, id, 0)
+		default:
+			from[tp] = end
 		}
-		from[tp] = min(at, end)
 	}
 	return from, nil
 }

@@ -6,12 +6,7 @@ import "github.com/frazil-io/frazil/internal/batch"
 // of a plan: the ranges themselves never change. It says whether it marked
 // anything.
 func GiveUp(ranges []batch.Range, available []batch.Available) bool {
-	listed := map[batch.TopicPartition]batch.Available{}
-	remade := map[batch.TopicPartition]bool{}
-	for _, a := range available {
-		listed[a.TopicPartition] = a
-		remade[anonymous(a.TopicPartition)] = true
-	}
+	listed, remade := listing(available)
 	marked := false
 	for i := range ranges {
 		r := &ranges[i]
@@ -20,7 +15,7 @@ func GiveUp(ranges []batch.Range, available []batch.Available) bool {
 		switch {
 		case ok:
 			r.Lost = max(r.Lost, min(r.End, a.Start)-r.Start)
-		case remade[anonymous(r.TopicPartition)]:
+		case remade[anonymous(r.TopicPartition)] != "":
 			r.Lost, r.Closed = r.Len(), true
 		}
 		marked = marked || *r != was

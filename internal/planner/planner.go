@@ -66,7 +66,7 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	if f.Position == nil {
 		return first(f, p), nil
 	}
-	if plan, err := catchUp(f); plan != nil || err != nil {
+	if plan, err := catchUp(f, p); plan != nil || err != nil {
 		return plan, err
 	}
 	ranges, err := reach(f, p)
@@ -117,12 +117,7 @@ func first(f Facts, p Policy) *batch.Plan {
 // reach returns, for every known partition, the range from the position to as
 // far as could be read now.
 func reach(f Facts, p Policy) ([]batch.Range, error) {
-	listed := map[batch.TopicPartition]batch.Available{}
-	remade := map[batch.TopicPartition]string{} // without its id → the id it has now
-	for _, a := range f.Available {
-		listed[a.TopicPartition] = a
-		remade[anonymous(a.TopicPartition)] = a.TopicID
-	}
+	listed, remade := listing(f.Available)
 	ranges := []batch.Range{}
 	for _, tp := range f.Position.Partitions() {
 		at := f.Position[tp]
@@ -131,10 +126,9 @@ func reach(f Facts, p Policy) ([]batch.Range, error) {
 		delete(listed, tp)
 		switch id := remade[anonymous(tp)]; {
 		case !ok && id == "":
-			return nil, fmt.Errorf("%w: partition %s is missing from Kafka's answer", batch.ErrUnavailable, tp)
+			return nil, missing(tp)
 		case !ok && !p.RecordLoss:
-			return nil, fmt.Errorf("%w: topic %s was deleted and made again (id %s is now %s): records from offset %d of partition %d on may be lost; "+
-				"with on_data_loss: record frazil notes the gap and goes on with the new topic", batch.ErrDataLost, tp.Topic, tp.TopicID, id, at, tp.Partition)
+			return nil, remadeError(tp, id, at)
 		case !ok:
 			r.Closed = true
 		case a.End < at:
@@ -154,6 +148,26 @@ func reach(f Facts, p Policy) ([]batch.Range, error) {
 	}
 	batch.SortRanges(ranges)
 	return ranges, nil
+}
+
+// listing indexes an answer of Kafka: by partition, and the topic's id by
+// partition without it.
+func listing(available []batch.Available) (listed map[batch.TopicPartition]batch.Available, ids map[batch.TopicPartition]string) {
+	listed, ids = map[batch.TopicPartition]batch.Available{}, map[batch.TopicPartition]string{}
+	for _, a := range available {
+		listed[a.TopicPartition] = a
+		ids[anonymous(a.TopicPartition)] = a.TopicID
+	}
+	return listed, ids
+}
+
+func missing(tp batch.TopicPartition) error {
+	return fmt.Errorf("%w: partition %s is missing from Kafka's answer", batch.ErrUnavailable, tp)
+}
+
+func remadeError(tp batch.TopicPartition, id string, at int64) error {
+	return fmt.Errorf("%w: topic %s was deleted and made again (id %s is now %s): records from offset %d of partition %d on may be lost; "+
+		"with on_data_loss: record frazil notes the gap and goes on with the new topic", batch.ErrDataLost, tp.Topic, tp.TopicID, id, at, tp.Partition)
 }
 
 // anonymous is the partition whatever the topic's id.

@@ -1,0 +1,242 @@
+package driver_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// checkStamp holds a new stamped snapshot against the invariants.
+func (w *world) checkStamp(ti int, old *batch.Stamp, s *snapshot) {
+	st := s.stamp
+	if st.Previous != old.Hash() {
+		w.fail("tag order", "t%d: stamp %d..%d does not follow the tag's", ti, st.First, st.Last)
+	}
+	if old != nil && st.Incarnation < old.Incarnation {
+		w.fail("zombie", "t%d: incarnation %d commits over %d", ti, st.Incarnation, old.Incarnation)
+	}
+	if old != nil && !s.restores {
+		w.checkTiling(ti, old, st)
+	}
+	if w.tables[ti].remade() {
+		return // what it held is gone with the table before it
+	}
+	w.checkContents(ti, s)
+	if st.Kind == "" {
+		w.checkCounts(ti, s)
+	}
+}
+
+// checkTiling: a stamp begins where the last one ended, in every partition that
+// the last one knew.
+func (w *world) checkTiling(ti int, old, st *batch.Stamp) {
+	for tp, end := range old.End {
+		if start, ok := st.Start[tp]; !ok || start != end {
+			w.fail("tiling", "t%d: stamp %d..%d starts at %d in %s, the last ended at %d", ti, st.First, st.Last, start, tp, end)
+		}
+	}
+	if st.First != old.Last+1 {
+		w.fail("tiling", "t%d: stamp %d..%d follows batch %d", ti, st.First, st.Last, old.Last)
+	}
+}
+
+// checkContents: the snapshot's files hold exactly what its chain of stamps
+// owes, and so does the state.
+func (w *world) checkContents(ti int, s *snapshot) {
+	count := map[int64]int{}
+	for _, f := range s.files {
+		for _, r := range w.files[f].rows {
+			if r > 0 {
+				count[r]++
+			}
+		}
+	}
+	var sum [simKeys]int
+	for x := s; x != nil && x.stamp != nil; x = x.prev {
+		if x.restores {
+			continue // it owns nothing; what it goes back to follows
+		}
+		rows, d := w.want(ti, x.stamp)
+		for _, r := range rows {
+			count[r]--
+		}
+		for k := range d {
+			sum[k] += d[k]
+		}
+	}
+	for r, n := range count {
+		if n != 0 {
+			w.fail("exactly once", "t%d snapshot %d: record %d is there %+d times too often", ti, s.id, r, n)
+		}
+	}
+	if ti != 0 {
+		return
+	}
+	if got, ok := w.restore(s.stamp.State); !ok {
+		w.fail("state lost", "t0 snapshot %d names changelog %q, which is gone", s.id, s.stamp.State)
+	} else if got != sum {
+		w.fail("state", "t0 snapshot %d: state %v, records give %v", s.id, got, sum)
+	}
+}
+
+// checkCounts: the stamp's accounting is that of its offsets.
+func (w *world) checkCounts(ti int, s *snapshot) {
+	st := s.stamp
+	p := w.plans[st.Plan]
+	if p == nil {
+		w.fail("unknown plan", "t%d: the stamp of batch %d names a plan that nobody made", ti, st.Last)
+		return
+	}
+	if slices.ContainsFunc(p.Ranges, func(r batch.Range) bool { return r.Closed }) {
+		return // a gap of unknown length
+	}
+	var offsets int64
+	for tp, end := range st.End {
+		offsets += end - st.Start[tp]
+	}
+	rows, _ := w.want(ti, st)
+	if c := st.Counts; c.Offsets != offsets || c.Written != int64(len(rows)) || c.Offsets != c.Data+c.Control+c.Lost {
+		w.fail("accounting", "t%d: batches %d..%d have %d offsets and %d rows, the stamp says %+v", ti, st.First, st.Last, offsets, len(rows), c)
+	}
+	var total batch.Counts
+	for x := s; x != nil && x.stamp != nil; x = x.prev {
+		if !x.restores {
+			total = total.Plus(x.stamp.Counts)
+		}
+	}
+	if total != st.Total {
+		w.fail("accounting", "t%d: the stamps up to batch %d add up to %+v, the stamp says %+v", ti, st.Last, total, st.Total)
+	}
+}
+
+// checkFiles: nothing that is live names a deleted file.
+func (w *world) checkFiles() {
+	for ti, t := range w.tables {
+		for _, s := range t.snaps[1:] {
+			if s.expired {
+				continue
+			}
+			for _, f := range s.files {
+				if w.files[f].deleted {
+					w.fail("deleted file", "t%d snapshot %d names %s", ti, s.id, f)
+				}
+			}
+		}
+		if st := t.stamp(); st != nil && ti == 0 {
+			if _, ok := w.restore(st.State); !ok {
+				w.fail("state lost", "t0: the tag's stamp names changelog %q, which is gone", st.State)
+			}
+		}
+	}
+}
+
+// checkRanges: the ranges of a batch never change once they are logged.
+// Whoever logs under an incarnation whose record was lost does not count: the
+// listing after the create stops it.
+func (w *world) checkRanges(p *batch.Plan) {
+	name := fmt.Sprintf("%d/%d-%s/%d", w.losses, p.Incarnation.Number, p.Incarnation.ID, p.Batch)
+	was := w.ranges[name]
+	text := ""
+	for _, r := range p.Ranges {
+		r.Lost, r.Closed = 0, false
+		text += r.String() + " "
+	}
+	if was != "" && was != text {
+		w.fail("ranges changed", "batch %d: %s became %s", p.Batch, was, text)
+	}
+	w.ranges[name] = text
+}
+
+// checkKnown: a driver holds batch p's outcome for known; is it?
+func (w *world) checkKnown(d *proc, p *batch.Plan) {
+	for ti, t := range w.tables {
+		sp := p.Sink(sinkName(ti))
+		tag := t.stamp()
+		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() {
+			continue
+		}
+		if w.covered(t, p) {
+			continue
+		}
+		var rows []int64
+		var deltas [simKeys]int
+		for _, r := range p.RangesFor(sp) {
+			w.wantRange(ti, p, r.TopicPartition, r.Start, r.End, &rows, &deltas)
+		}
+		if len(rows) > 0 {
+			w.fail("wrong done", "driver %d: batch %d is not in t%d, rows %v", d.id, p.Batch, ti, rows)
+		}
+	}
+}
+
+func (w *world) covered(t *simTable, p *batch.Plan) bool {
+	for x := t.snaps[t.tag]; x != nil && x.stamp != nil; x = x.prev {
+		all := !x.restores && x.stamp.Last >= p.Batch
+		for tp, end := range p.End() {
+			at, ok := x.stamp.End[tp]
+			all = all && (at >= end || !ok && tp.TopicID != w.topic()) // a topic that is gone may be closed by another revision
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// checkEnd: a driver is idle and nothing fails any more; is everything where it
+// belongs?
+func (w *world) checkEnd() {
+	for ti, t := range w.tables {
+		if !t.truly() || t.remade() {
+			continue
+		}
+		st := t.stamp()
+		if st == nil {
+			w.fail("left out", "t%d has no stamp", ti)
+			return
+		}
+		var rows []int64
+		var deltas [simKeys]int
+		for p := range int32(simPartitions) {
+			tp := w.tp(p)
+			from, ok := st.End[tp]
+			if !ok {
+				from = w.part(tp).start
+			}
+			w.wantRange(ti, nil, tp, from, int64(len(w.part(tp).records)), &rows, &deltas)
+		}
+		if len(rows) > 0 {
+			w.fail("left out", "t%d ends at %v without records %v", ti, st.End, rows)
+		}
+		w.checkGaps(ti, t)
+	}
+}
+
+// checkGaps: what was given up is really gone, and nothing before the first
+// stamp was left out.
+func (w *world) checkGaps(ti int, t *simTable) {
+	seen := map[batch.TopicPartition]bool{}
+	var chain []*batch.Stamp
+	for x := t.snaps[t.tag]; x != nil && x.stamp != nil; x = x.prev {
+		chain = append(chain, x.stamp)
+	}
+	for _, st := range slices.Backward(chain) {
+		for _, tp := range slices.SortedFunc(maps.Keys(st.Start), batch.TopicPartition.Compare) {
+			if !seen[tp] && st.Start[tp] > w.part(tp).start && tp.TopicID == w.topic() {
+				w.fail("left out", "t%d begins at %d in %s, which starts at %d", ti, st.Start[tp], tp, w.part(tp).start)
+			}
+			seen[tp] = true
+		}
+		p := w.plans[st.Plan]
+		if p == nil {
+			continue
+		}
+		for _, r := range p.Ranges {
+			if r.Lost > 0 && r.TopicID == w.topic() && r.First() > w.part(r.TopicPartition).start {
+				w.fail("false gap", "t%d batch %d: gap %s, the log starts at %d", ti, st.Last, r, w.part(r.TopicPartition).start)
+			}
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package driver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/driver"
+	"github.com/frazil-io/frazil/internal/planner"
+)
+
+// proc is one process: the driver, or an operator's command. Its calls that
+// leave the process yield first, so that anything can happen in between; a kill
+// unwinds it at such a call.
+type proc struct {
+	id       int
+	w        *world
+	command  func(ctx context.Context, d *driver.Driver) error // nil: run
+	main     *coroutine
+	tasks    []*coroutine // beside main, unfinished
+	current  *coroutine
+	joining  *coroutine // main waits for it
+	alive    bool
+	err      error
+	runs     int
+	ids      int
+	spec     [simSinks]int
+	onLoss   bool
+	exec     *simExecutor
+	poisoned int
+	plan     *batch.Plan // the newest it logged or found
+	inc      batch.Incarnation
+	calm     bool // Kafka had nothing new
+	rests    int  // calm sleeps since faults stopped
+}
+
+type coroutine struct {
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+	done  bool
+}
+
+// crash unwinds a killed process.
+type crash struct{}
+
+func (p *proc) spawn(f func()) *coroutine {
+	c := &coroutine{}
+	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
+		defer func() {
+			c.done = true
+			switch r := recover().(type) {
+			case nil, crash:
+			default:
+				panic(r)
+			}
+		}()
+		c.yield = yield
+		f()
+	})
+	return c
+}
+
+// io is called before each call that leaves the process.
+func (p *proc) io(format string, args ...any) {
+	if !p.current.yield(struct{}{}) {
+		panic(crash{})
+	}
+	if p.w.tracing {
+		p.w.note("d%d: "+format, append([]any{p.id}, args...)...)
+	}
+}
+
+// Go runs f as a coroutine beside the others: driver.Tasks.
+func (p *proc) Go(f func()) (wait func()) {
+	c := p.spawn(f)
+	p.tasks = append(p.tasks, c)
+	return func() {
+		for !c.done {
+			p.joining = c
+			if !p.current.yield(struct{}{}) {
+				panic(crash{})
+			}
+		}
+		p.joining = nil
+	}
+}
+
+// Now and Sleep are driver.Clock.
+func (p *proc) Now() time.Time { return p.w.now }
+
+func (p *proc) Sleep(ctx context.Context, d time.Duration) error {
+	p.io("sleep %s", d)
+	p.w.now = p.w.now.Add(d)
+	if p.calm {
+		p.rests++
+	}
+	return context.Cause(ctx)
+}
+
+// The observer.
+
+func (p *proc) Batch(g driver.Progress) {
+	if p.plan != nil && p.plan.Batch == g.Batch {
+		p.w.checkKnown(p, p.plan)
+	}
+}
+func (p *proc) Listed(_ time.Time, lag int64) { p.calm = lag == 0 }
+func (p *proc) Waiting(string)                {}
+func (p *proc) Standby(string)                {}
+
+// simCheckpoint is the real checkpoint, watched.
+type simCheckpoint struct {
+	*checkpoint.Checkpoint
+	p *proc
+}
+
+func (c simCheckpoint) Append(ctx context.Context, plan *batch.Plan) error {
+	c.p.w.plans[plan.Hash()] = plan
+	err := c.Checkpoint.Append(ctx, plan)
+	if err == nil {
+		c.p.plan = plan
+		c.p.w.checkRanges(plan)
+	}
+	return err
+}
+
+func (c simCheckpoint) Newest(ctx context.Context, i batch.Incarnation) (*batch.Plan, error) {
+	c.p.inc = i
+	plan, err := c.Checkpoint.Newest(ctx, i)
+	if err == nil && plan != nil && c.p.plan == nil {
+		c.p.plan = plan
+	}
+	return plan, err
+}
+
+func (p *proc) newer(st *batch.Stamp) bool { return p.inc.Newer(st.Incarnation, st.IncarnationID) }
+
+func (p *proc) start() {
+	w := p.w
+	*p = proc{id: p.id, w: w, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
+	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
+	w.note("process %d starts (spec %v)", p.id, p.spec)
+	rooms := driver.Rooms{
+		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, "sim"), p},
+		Clock: p, Tasks: p, NewID: func() string { p.ids++; return fmt.Sprintf("p%d.%d.%d", p.id, p.runs, p.ids) },
+		Alive: func(wr batch.Writer) bool { return w.procs[wr.PID].alive && wr.ID == fmt.Sprint(w.procs[wr.PID].runs) },
+	}
+	opts := driver.Options{
+		Name: "sim", Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: "host", PID: p.id},
+		Limits: planner.Limits{RecordsMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
+		StartTimeout: time.Hour,
+	}
+	for i := range w.tables {
+		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})
+		if w.adopt[i] {
+			opts.Adopt = append(opts.Adopt, sinkName(i))
+		}
+	}
+	d := driver.New(rooms, opts, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1})), p)
+	p.main = p.spawn(func() {
+		if p.command != nil {
+			p.err = p.command(context.Background(), d)
+			return
+		}
+		p.err = d.Run(context.Background(), context.Background())
+	})
+}
+
+func (p *proc) kill() {
+	if !p.alive {
+		return
+	}
+	p.end()
+	p.err = nil
+	p.w.note("process %d crashes", p.id)
+}
+
+func (p *proc) end() {
+	p.main.stop()
+	for _, c := range p.tasks {
+		c.stop()
+	}
+	p.alive = false
+}
+
+// step runs one of the process's coroutines up to its next call.
+func (p *proc) step() {
+	run := p.tasks
+	if p.joining == nil || p.joining.done {
+		run = append(run[:len(run):len(run)], p.main)
+	}
+	c := run[p.w.any(len(run))]
+	p.current = c
+	c.next()
+	if !c.done {
+		return
+	}
+	if c != p.main {
+		for i := range p.tasks {
+			if p.tasks[i] == c {
+				p.tasks = append(p.tasks[:i:i], p.tasks[i+1:]...)
+				break
+			}
+		}
+		return
+	}
+	p.end()
+	if p.err != nil {
+		p.w.note("process %d stops: %v", p.id, p.err)
+		p.w.judge(p)
+	}
+}
+
+// judge asks whether a stop is justified, and lets the operator act.
+func (w *world) judge(p *proc) {
+	says := func(s string) bool { return strings.Contains(p.err.Error(), s) }
+	switch {
+	case errors.Is(p.err, batch.ErrFenced):
+	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
+		w.spec[p.poisoned] = 2
+	case errors.Is(p.err, batch.ErrInvalid) && p.command != nil:
+	case !errors.Is(p.err, batch.ErrDataLost):
+		w.fail("unjustified stop", "process %d: %v", p.id, p.err)
+	case says("was rolled back."), says("rolled back behind"):
+		w.expect(p, !w.allTruly())
+	case says("cannot be told"):
+		for i, t := range w.tables {
+			if t.ancestry() == batch.UnknownAncestor && t.truly() {
+				w.adopt[i] = true
+			}
+		}
+	case says("no longer retained"), says("was deleted and made again"):
+		w.onLoss = true
+	case says("offset ") && says("of t/"): // a logged batch is lost
+		w.onLoss = true
+	case says("committed by another writer"), says("another writer's"):
+		w.drop = true
+		if p.command == nil { // a rewind was recorded that cannot be completed as it is
+			w.operator("rewind, dropping foreign snapshots", func(ctx context.Context, d *driver.Driver) error {
+				err := d.Rewind(ctx, w.rewound, true)
+				if errors.Is(err, batch.ErrInvalid) { // what it went back to has expired: stay instead
+					err = d.Recover(ctx, "")
+				}
+				return err
+			})
+		}
+	case says("has expired"):
+		w.expect(p, p.command != nil || w.drops > 0)
+		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+	case says("frazil checkpoint recover"), says("tag is gone"), says("put the tag back"):
+		w.expect(p, w.losses+w.drops > 0 || !w.allTruly())
+		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+	default:
+		w.expect(p, w.drops > 0)
+	}
+}
+
+func (w *world) expect(p *proc, justified bool) {
+	if !justified {
+		w.fail("unjustified stop", "process %d: %v", p.id, p.err)
+	}
+}
+
+func (w *world) allTruly() bool {
+	for _, t := range w.tables {
+		if !t.truly() {
+			return false
+		}
+	}
+	return true
+}
+
+// operator starts a command.
+func (w *world) operator(what string, command func(context.Context, *driver.Driver) error) {
+	for _, p := range w.procs[w.cfg.drivers:] {
+		if p.alive {
+			return
+		}
+	}
+	w.note("operator: %s", what)
+	p := &proc{id: len(w.procs), w: w, command: command}
+	w.procs = append(w.procs, p)
+	p.start()
+}

@@ -1,0 +1,432 @@
+package driver_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/driver"
+)
+
+// flaky says whether a call that changes nothing gets no answer.
+func (p *proc) flaky(what string) error {
+	if p.w.pick(40, 1) == 1 {
+		p.w.note("  %s: no answer", what)
+		return fmt.Errorf("%s: %w", what, batch.ErrUnavailable)
+	}
+	return nil
+}
+
+// simSource is driver.Source.
+type simSource struct{ p *proc }
+
+func (s simSource) Start(context.Context) (batch.Offsets, error) {
+	s.p.io("resolve start")
+	starts := batch.Offsets{}
+	for _, a := range s.p.w.available() {
+		starts[a.TopicPartition] = a.Start
+	}
+	return starts, s.p.flaky("resolve start")
+}
+
+// staleFor is how old a listing's answer can be; two listings further apart
+// cannot both be stale.
+const staleFor = 5e9
+
+func (s simSource) List(context.Context) ([]batch.Available, error) {
+	s.p.io("list offsets")
+	w := s.p.w
+	if err := s.p.flaky("list offsets"); err != nil {
+		return nil, err
+	}
+	stale := 0
+	if w.cfg.stale && w.listed != nil && w.now.Sub(w.listedAt) < staleFor {
+		stale = 3
+	}
+	switch w.pick(20, stale, stale/3) {
+	case 1:
+		w.note("  a stale listing")
+		return w.listed, nil
+	case 2:
+		w.note("  a listing without a partition")
+		return w.available()[1:], nil
+	}
+	now := w.available()
+	if w.listed == nil || w.now.Sub(w.listedAt) >= staleFor {
+		w.listed, w.listedAt = now, w.now
+	}
+	return now, nil
+}
+
+var simSchema = arrow.NewSchema([]arrow.Field{
+	{Name: "id", Type: arrow.PrimitiveTypes.Int64},
+	{Name: batch.RangeColumn, Type: arrow.PrimitiveTypes.Int32},
+	{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
+}, nil)
+
+func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
+	var t batch.Tally
+	for i, r := range ranges {
+		s.p.io("read %s", r)
+		t.Offsets += r.Len()
+		t.Lost += r.Lost
+		b := array.NewRecordBuilder(memory.DefaultAllocator, simSchema)
+		for o := r.First(); o < r.End; o++ {
+			part := s.p.w.part(r.TopicPartition)
+			if r.TopicID != s.p.w.topic() || o < part.start {
+				return t, fmt.Errorf("offset %d of %s: %w", o, r.TopicPartition, batch.ErrDataLost)
+			}
+			rec := part.records[o]
+			if rec.hole {
+				t.Control++
+				continue
+			}
+			t.Data++
+			t.Rows++
+			b.Field(0).(*array.Int64Builder).Append(rec.id)
+			b.Field(1).(*array.Int32Builder).Append(int32(i))
+			b.Field(2).(*array.Int64Builder).Append(o)
+		}
+		if rows := b.NewRecordBatch(); rows.NumRows() > 0 {
+			if err := emit(rows); err != nil {
+				return t, err
+			}
+		}
+	}
+	return t, s.p.flaky("the end of a read")
+}
+
+func (s simSource) Publish(batch.Offsets) {}
+
+// simExecutor is driver.Executor. Sink 0 keeps a sum for each key: what this
+// process holds in memory is what it writes, so state that was merged twice, or
+// kept though another attempt won, shows in the table's changelogs.
+type simExecutor struct {
+	p        *proc
+	sums     [simKeys]int
+	at       string // the reference that sums belongs to
+	valid    bool
+	overlays map[string]*overlay // by attempt
+}
+
+type overlay struct {
+	base, ref string
+	sums      [simKeys]int
+}
+
+func (e *simExecutor) Pin(context.Context) (map[string]string, error) { return nil, nil }
+
+func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(func(arrow.RecordBatch) error) error,
+	write func(string, arrow.RecordBatch) error,
+) (map[string]batch.Result, error) {
+	w := e.p.w
+	results := map[string]batch.Result{}
+	for _, s := range job.Sinks {
+		i := sinkIndex(s)
+		if sp := job.Plan.Sink(s); sp.Hash != specHash(e.p.spec[i]) {
+			w.fail("wrong spec", "sink %d: plan %d.r%d was made with %s, this driver has %s", i, job.Plan.Batch, job.Plan.Revision, sp.Hash, specHash(e.p.spec[i]))
+		}
+		results[s] = batch.Result{State: job.State[s]}
+	}
+	var deltas [simKeys]int
+	err := read(func(rows arrow.RecordBatch) error {
+		for _, s := range job.Sinks {
+			res := results[s]
+			if err := e.run(job, s, rows, &res, &deltas, write); err != nil {
+				return err
+			}
+			results[s] = res
+		}
+		return nil
+	})
+	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || deltas == [simKeys]int{} {
+		return results, err
+	}
+	res := results[sinkName(0)]
+	res.State, err = e.merge(job, deltas)
+	results[sinkName(0)] = res
+	return results, err
+}
+
+// run is the SQL of one sink over one record batch.
+func (e *simExecutor) run(job batch.Job, name string, rows arrow.RecordBatch, res *batch.Result, deltas *[simKeys]int, write func(string, arrow.RecordBatch) error) error {
+	s := sinkIndex(name)
+	w := e.p.w
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(simSchema.Fields()[:1], nil))
+	res.Scanned += rows.NumRows()
+	for i := range int(rows.NumRows()) {
+		r := job.Ranges[rows.Column(1).(*array.Int32).Value(i)]
+		rec := w.part(r.TopicPartition).records[rows.Column(2).(*array.Int64).Value(i)]
+		switch {
+		case rec.poison[s] && e.p.spec[s] == 1:
+			e.p.poisoned = s
+			return fmt.Errorf("record %d: %w", rec.id, batch.ErrInvalid)
+		case rec.poison[s]:
+			res.Rejected++
+			continue
+		}
+		if s == 0 {
+			deltas[rec.key]++
+		}
+		if rec.to[s] {
+			res.Rows++
+			b.Field(0).(*array.Int64Builder).Append(rec.id)
+		}
+	}
+	if out := b.NewRecordBatch(); out.NumRows() > 0 {
+		return write(name, out)
+	}
+	return nil
+}
+
+// merge puts the batch's changes into an overlay and writes its changelog.
+func (e *simExecutor) merge(job batch.Job, deltas [simKeys]int) (string, error) {
+	base := job.State[sinkName(0)]
+	sums, err := e.load(base)
+	if err != nil {
+		return "", err
+	}
+	e.p.io("write the changelog of %s", job.Attempt)
+	for k, d := range deltas {
+		sums[k] += d
+	}
+	w := e.p.w
+	below, _ := w.restore(base)
+	f := &simFile{prev: base}
+	for k := range sums {
+		f.deltas[k] = sums[k] - below[k]
+	}
+	ref := job.Attempt + "/state"
+	w.files[ref] = f
+	e.overlays[job.Attempt] = &overlay{base: base, ref: ref, sums: sums}
+	return ref, nil
+}
+
+// load returns the state at a reference: from memory, from an overlay that is
+// not applied yet, or from the changelogs.
+func (e *simExecutor) load(ref string) ([simKeys]int, error) {
+	if e.valid && e.at == ref {
+		return e.sums, nil
+	}
+	for _, o := range e.overlays {
+		if o.ref == ref {
+			return o.sums, nil
+		}
+	}
+	e.p.io("load state %q", ref)
+	sums, ok := e.p.w.restore(ref)
+	if !ok { // a driver that was overtaken finds it gone; whether it is lost the checks judge
+		return sums, fmt.Errorf("state %s: %w", ref, batch.ErrUnavailable)
+	}
+	e.sums, e.at, e.valid = sums, ref, true
+	return sums, nil
+}
+
+func (e *simExecutor) Settle(_ context.Context, sink string, stamp *batch.Stamp) error {
+	if sinkIndex(sink) != 0 {
+		return nil
+	}
+	o := e.overlays[stamp.Attempt]
+	switch {
+	case o != nil && o.ref == stamp.State:
+		e.sums, e.at, e.valid = o.sums, o.ref, true
+	case e.at != stamp.State:
+		e.valid = false
+	}
+	for name, o := range e.overlays {
+		if o.base != stamp.State {
+			delete(e.overlays, name)
+		}
+	}
+	return nil
+}
+
+func (e *simExecutor) Sweep(_ context.Context, attempt string) error {
+	w := e.p.w
+	ref := attempt + "/state"
+	f := w.files[ref]
+	if f == nil || f.deleted {
+		return nil
+	}
+	for _, s := range w.tables[0].snaps[1:] {
+		if s.expired || s.stamp == nil {
+			continue
+		}
+		for n := s.stamp.State; n != ""; n = w.files[n].prev {
+			if n == ref {
+				return nil
+			}
+		}
+	}
+	w.note("d%d deletes %s", e.p.id, ref)
+	f.deleted = true
+	return nil
+}
+
+// simSink is driver.Table as one process sees it.
+type simSink struct {
+	p *proc
+	i int
+}
+
+func sinkName(i int) string     { return fmt.Sprintf("s%d", i) }
+func sinkIndex(name string) int { return int(name[1] - '0') }
+func specHash(v int) string     { return fmt.Sprintf("spec%d", v) }
+
+func (s simSink) Load(context.Context) (driver.View, error) {
+	t := s.p.w.tables[s.i]
+	s.p.io("load t%d head=%d tag=%d", s.i, t.head, t.tag)
+	if err := s.p.flaky("load"); err != nil {
+		return nil, err
+	}
+	t = s.p.w.tables[s.i]
+	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: t.tag, ancestry: t.ancestry(), files: s.p.w.headFiles(s.i)}
+	var err error
+	if v.stamp, err = batch.ParseStamp(t.snaps[t.tag].summary); err != nil {
+		return nil, err
+	}
+	v.live = map[int64]*batch.Stamp{}
+	for _, s := range t.snaps[1:] {
+		if !s.expired {
+			v.live[s.id] = s.stamp
+		}
+	}
+	for id := t.head; id != 0 && !t.snaps[id].expired; id = t.snaps[id].parent {
+		v.history = append(v.history, driver.Stamped{Snapshot: id, Stamp: t.snaps[id].stamp})
+	}
+	return v, nil
+}
+
+func (s simSink) Writer(_ context.Context, attempt string) (driver.Writer, error) {
+	return &simWriter{s: s, attempt: attempt}, nil
+}
+
+func (s simSink) Sweep(_ context.Context, attempt string) error {
+	s.p.io("sweep %s in t%d", attempt, s.i)
+	w := s.p.w
+	for name, f := range w.files {
+		if strings.HasPrefix(name, attempt+"/data") && strings.HasSuffix(name, sinkName(s.i)) && !f.deleted && !w.tables[s.i].live(name) {
+			w.note("d%d deletes %s", s.p.id, name)
+			f.deleted = true
+		}
+	}
+	return nil
+}
+
+func (s simSink) Pin(_ context.Context, tag string, id int64) error {
+	s.p.io("pin t%d snapshot %d", s.i, id)
+	t := s.p.w.tables[s.i]
+	if int(id) >= len(t.snaps) || t.snaps[id].expired {
+		return fmt.Errorf("snapshot %d has expired: %w", id, batch.ErrInvalid)
+	}
+	t.pins[tag] = id
+	return nil
+}
+
+func (s simSink) Unpin(_ context.Context, tag string) error {
+	s.p.io("unpin %s of t%d", tag, s.i)
+	delete(s.p.w.tables[s.i].pins, tag)
+	return nil
+}
+
+type simWriter struct {
+	s       simSink
+	attempt string
+	rows    []int64
+}
+
+func (w *simWriter) Write(rows arrow.RecordBatch) error {
+	w.rows = append(w.rows, rows.Column(0).(*array.Int64).Int64Values()...)
+	return nil
+}
+
+func (w *simWriter) Close(context.Context) (driver.Files, error) {
+	f := simFiles{rows: int64(len(w.rows))}
+	if len(w.rows) > 0 {
+		f.name = fmt.Sprintf("%s/data-%s", w.attempt, sinkName(w.s.i))
+		w.s.p.io("write %s", f.name)
+		w.s.p.w.files[f.name] = &simFile{rows: w.rows}
+	}
+	return f, w.s.p.flaky("finish a file")
+}
+
+func (w *simWriter) Abort() {}
+
+type simFiles struct {
+	name string
+	rows int64
+}
+
+func (f simFiles) Rows() int64 { return f.rows }
+
+// simView is driver.View.
+type simView struct {
+	p         *proc
+	i         int
+	uuid      int
+	schema    int
+	head, tag int64
+	stamp     *batch.Stamp
+	ancestry  batch.Ancestry
+	files     []string
+	history   []driver.Stamped
+	live      map[int64]*batch.Stamp
+}
+
+func (v *simView) Snapshot(id int64) (*batch.Stamp, bool) {
+	st, ok := v.live[id]
+	return st, ok
+}
+
+func (v *simView) Stamp() *batch.Stamp       { return v.stamp }
+func (v *simView) Ancestry() batch.Ancestry  { return v.ancestry }
+func (v *simView) Head() int64               { return v.head }
+func (v *simView) History() []driver.Stamped { return v.history }
+
+func (v *simView) Commit(_ context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
+	all := slices.Clone(v.files)
+	if f, ok := files.(simFiles); ok && f.name != "" {
+		all = append(all, f.name)
+	}
+	return v.send(stamp, snapshot{files: all})
+}
+
+func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropForeign bool) (int64, error) {
+	t := v.p.w.tables[v.i]
+	if t.uuid != v.uuid {
+		return 0, fmt.Errorf("the table is another one: %w", batch.ErrUnavailable)
+	}
+	found := false
+	for _, h := range v.history {
+		if found = h.Snapshot == to; found {
+			break
+		}
+		if h.Stamp == nil && !dropForeign {
+			return 0, fmt.Errorf("snapshot %d is another writer's: %w", h.Snapshot, batch.ErrDataLost)
+		}
+	}
+	if !found && !dropForeign {
+		return 0, fmt.Errorf("behind an expired snapshot there was another writer's: %w", batch.ErrDataLost)
+	}
+	return v.send(stamp, snapshot{files: slices.Clone(t.snaps[to].files), prev: t.snaps[to], restores: true})
+}
+
+func (v *simView) send(stamp *batch.Stamp, s snapshot) (int64, error) {
+	v.p.io("commit t%d batch %d..%d head=%d tag=%d", v.i, stamp.First, stamp.Last, v.head, v.tag)
+	summary := stamp.Properties()
+	parsed, err := batch.ParseStamp(summary)
+	if err != nil {
+		return 0, err
+	}
+	s.parent, s.summary, s.stamp = v.head, summary, parsed
+	if !v.p.w.submit(&commit{table: v.i, uuid: v.uuid, schema: v.schema, head: v.head, tag: v.tag, snap: s}) {
+		return 0, fmt.Errorf("commit: %w", batch.ErrUnavailable) // refused, or no answer: the driver must not care
+	}
+	return v.p.w.tables[v.i].head, nil
+}

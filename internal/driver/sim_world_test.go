@@ -1,0 +1,566 @@
+package driver_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/objstore"
+)
+
+// The simulation runs the real driver, planner and checkpoint over simulated
+// rooms and stores. Every decision that the protocol does not take (who runs,
+// what fails, what others do) goes through a chooser, so a run is a list of
+// small numbers: it is repeated by its seed, shrunk, and explained step by step.
+
+const (
+	simPartitions = 2
+	simKeys       = 2
+	simSinks      = 2
+	simTopic      = "t"
+	simRemade     = 100 // uuids of tables that were dropped and made again begin here
+	simRelation   = "src"
+)
+
+// chooser takes decisions. Option 0 is always the harmless one.
+type chooser struct {
+	script []int      // replayed first
+	rng    *rand.Rand // then by weight; nil: 0
+	taken  []int
+	quiet  bool // faults have stopped: always 0, not recorded
+}
+
+// pick returns an index into weights; one with weight 0 is never taken.
+func (c *chooser) pick(weights ...int) int {
+	if c.quiet {
+		return 0
+	}
+	v := 0
+	switch i := len(c.taken); {
+	case i < len(c.script):
+		v = c.script[i]
+		if v >= len(weights) || weights[v] == 0 {
+			v = 0
+		}
+	case c.rng != nil:
+		sum := 0
+		for _, w := range weights {
+			sum += w
+		}
+		r := c.rng.IntN(sum)
+		for r >= weights[v] {
+			r -= weights[v]
+			v++
+		}
+	}
+	c.taken = append(c.taken, v)
+	return v
+}
+
+// any returns a number below n.
+func (c *chooser) any(n int) int {
+	w := make([]int, n)
+	for i := range w {
+		w[i] = 1
+	}
+	return c.pick(w...)
+}
+
+// simConfig bounds a run.
+type simConfig struct {
+	tables, drivers, steps, delays           int
+	poison, foreign, retention, loss, rewind bool
+	stale, remake, standby                   bool
+	sparse                                   bool // sink 1 seldom has rows
+	hot                                      int  // weight of retention and of switching drivers, above the usual
+}
+
+// record is one offset. A hole has no data: a marker, an aborted or compacted
+// record.
+type record struct {
+	id     int64
+	key    int
+	hole   bool
+	to     [simSinks]bool // whose SQL lets it through
+	poison [simSinks]bool // a cast that fails under the sink's first spec; the second one rejects it
+}
+
+// partition is one partition of one life of the topic.
+type partition struct {
+	records []record
+	start   int64 // log start
+}
+
+// simFile is a data file, or a changelog of sink 0's state.
+type simFile struct {
+	rows    []int64 // record ids; foreign rows are negative
+	deltas  [simKeys]int
+	prev    string // the changelog before
+	deleted bool
+}
+
+type snapshot struct {
+	id, parent int64
+	summary    map[string]string
+	stamp      *batch.Stamp
+	prev       *snapshot // whose contents it continues; ground truth for the checks
+	restores   bool
+	files      []string
+	expired    bool
+}
+
+// simTable is what a catalog knows about a table, and what it has forgotten.
+type simTable struct {
+	uuid      int
+	snaps     []*snapshot // by id; 0 is none
+	head, tag int64
+	schema    int
+	pins      map[string]int64
+	before    int64 // head before the last foreign rollback
+	dropped   bool
+}
+
+func newSimTable(uuid int) *simTable {
+	return &simTable{uuid: uuid, snaps: []*snapshot{{}}, schema: 1, pins: map[string]int64{}}
+}
+
+func (t *simTable) remade() bool { return t.uuid >= simRemade }
+
+func (t *simTable) stamp() *batch.Stamp { return t.snaps[t.tag].stamp }
+
+// truly says with full knowledge whether the tag is an ancestor of the head.
+func (t *simTable) truly() bool {
+	for id := t.head; id != 0; id = t.snaps[id].parent {
+		if id == t.tag {
+			return true
+		}
+	}
+	return t.tag == 0
+}
+
+// ancestry is what metadata shows of it.
+func (t *simTable) ancestry() batch.Ancestry {
+	if t.tag == 0 {
+		return batch.IsAncestor
+	}
+	for id := t.head; id != 0; id = t.snaps[id].parent {
+		switch {
+		case t.snaps[id].expired:
+			return batch.UnknownAncestor
+		case id == t.tag:
+			return batch.IsAncestor
+		}
+	}
+	return batch.NotAncestor
+}
+
+func (t *simTable) live(name string) bool {
+	for _, s := range t.snaps[1:] {
+		if !s.expired && slices.Contains(s.files, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// commit is a request to a catalog. It may land long after its sender died.
+type commit struct {
+	table        int
+	uuid, schema int
+	head, tag    int64
+	snap         snapshot
+}
+
+// create is a request to the store.
+type create struct {
+	key  string
+	data []byte
+}
+
+type violation struct{ kind, text string }
+
+// world is everything that survives a crash.
+type world struct {
+	*chooser
+	cfg      simConfig
+	now      time.Time
+	topicID  int
+	parts    map[string]map[int32]*partition // by topic id
+	listed   []batch.Available               // an older listing, that a stale answer repeats
+	listedAt time.Time
+	ids      int64
+	store    map[string][]byte
+	plans    map[string]*batch.Plan // by hash, all that anybody tried to log
+	ranges   map[string]string      // first ranges logged under a batch
+	tables   []*simTable
+	files    map[string]*simFile
+	pending  []any // *commit or *create in flight
+	procs    []*proc
+	spec     [simSinks]int
+	onLoss   bool
+	adopt    [simSinks]bool
+	rewound  batch.ID // the batch of the newest rewind
+	losses   int
+	drops    int
+	drop     bool // the operator lets a rewind drop foreign snapshots
+	steps    int
+	cur      int
+	tracing  bool
+	trace    []string
+	bad      *violation
+}
+
+func newWorld(c *chooser, cfg simConfig) *world {
+	w := &world{
+		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1},
+	}
+	w.makeTopic()
+	for i := range cfg.tables {
+		w.tables = append(w.tables, newSimTable(i))
+	}
+	for i := range cfg.drivers {
+		w.procs = append(w.procs, &proc{id: i, w: w})
+	}
+	return w
+}
+
+func (w *world) fail(kind, format string, args ...any) {
+	if w.bad == nil {
+		w.bad = &violation{kind, fmt.Sprintf(format, args...)}
+		w.note("VIOLATION %s: %s", kind, w.bad.text)
+	}
+}
+
+func (w *world) note(format string, args ...any) {
+	if w.tracing {
+		w.trace = append(w.trace, fmt.Sprintf(format, args...))
+	}
+}
+
+// Kafka
+
+func (w *world) topic() string { return fmt.Sprintf("id%d", w.topicID) }
+
+func (w *world) makeTopic() {
+	w.topicID++
+	w.parts[w.topic()] = map[int32]*partition{}
+	for p := range int32(simPartitions) {
+		w.parts[w.topic()][p] = &partition{}
+	}
+}
+
+func (w *world) part(tp batch.TopicPartition) *partition { return w.parts[tp.TopicID][tp.Partition] }
+
+func (w *world) tp(p int32) batch.TopicPartition {
+	return batch.TopicPartition{Source: simRelation, Topic: simTopic, TopicID: w.topic(), Partition: p}
+}
+
+func (w *world) produce(p int32) {
+	w.ids++
+	r := record{id: w.ids, key: w.any(simKeys)}
+	both, one := 8, 2
+	if w.cfg.sparse {
+		both, one = 2, 8
+	}
+	switch w.pick(both, one, 2, 1, 1) {
+	case 0:
+		r.to = [simSinks]bool{true, true}
+	case 1:
+		r.to = [simSinks]bool{true, false}
+	case 2: // the state of sink 0 changes, though it has no row
+		r.to = [simSinks]bool{false, true}
+	case 3:
+		r.hole = true
+	case 4:
+		if w.cfg.poison {
+			r.to = [simSinks]bool{true, true}
+			r.poison[w.any(w.cfg.tables)] = true
+		}
+	}
+	part := w.part(w.tp(p))
+	part.records = append(part.records, r)
+	w.note("kafka: %s@%d %+v", w.tp(p), len(part.records)-1, r)
+}
+
+func (w *world) available() []batch.Available {
+	var all []batch.Available
+	for p := range int32(simPartitions) {
+		part := w.part(w.tp(p))
+		all = append(all, batch.Available{TopicPartition: w.tp(p), Start: part.start, End: int64(len(part.records)), Bytes: 1})
+	}
+	return all
+}
+
+// Tables
+
+// want lists what a stamp owes to sink s: record ids, and changes of state.
+func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int) {
+	for tp, end := range st.End {
+		w.wantRange(s, w.plans[st.Plan], tp, st.Start[tp], end, &rows, &deltas)
+	}
+	return rows, deltas
+}
+
+func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, end int64, rows *[]int64, deltas *[simKeys]int) {
+	var lost batch.Range
+	if p != nil {
+		for _, r := range p.Ranges {
+			if r.TopicPartition == tp {
+				lost = r
+			}
+		}
+	}
+	for o := start; o < end; o++ {
+		r := w.part(tp).records[o]
+		if r.hole || r.poison[s] || o >= lost.Start && o < lost.First() {
+			continue
+		}
+		deltas[r.key]++
+		if r.to[s] {
+			*rows = append(*rows, r.id)
+		}
+	}
+}
+
+// restore reads the state that a chain of changelogs gives.
+func (w *world) restore(name string) (sum [simKeys]int, ok bool) {
+	for name != "" {
+		f := w.files[name]
+		if f == nil || f.deleted {
+			return sum, false
+		}
+		for k, d := range f.deltas {
+			sum[k] += d
+		}
+		name = f.prev
+	}
+	return sum, true
+}
+
+// apply lets a commit take effect if what it asserts holds.
+func (w *world) apply(c *commit) bool {
+	t := w.tables[c.table]
+	if t.dropped || c.uuid != t.uuid || c.head != t.head || c.tag != t.tag || c.schema != t.schema {
+		return false
+	}
+	old := t.stamp()
+	s := c.snap
+	s.id = int64(len(t.snaps))
+	if !s.restores {
+		s.prev = t.snaps[t.tag]
+	}
+	t.snaps = append(t.snaps, &s)
+	t.head, t.tag = s.id, s.id
+	w.note("  t%d: snapshot %d on %d, %s, files %v", c.table, s.id, s.parent, s.stamp, s.files)
+	w.checkStamp(c.table, old, &s)
+	return true
+}
+
+// submit sends a commit. The answer is all that its sender learns.
+func (w *world) submit(c *commit) (ok bool) {
+	switch w.pick(20, 2, 2, w.cfg.delays) {
+	case 0:
+		return w.apply(c)
+	case 1:
+		w.note("  commit: answer lost")
+		w.apply(c)
+	case 2:
+		w.note("  commit: request lost")
+	case 3:
+		w.note("  commit: t%d head=%d tag=%d still on its way", c.table, c.head, c.tag)
+		w.pending = append(w.pending, c)
+	}
+	return false
+}
+
+// put creates key if it is absent. created is false also when nobody knows.
+func (w *world) put(key string, data []byte) (created, known bool) {
+	switch w.pick(20, 2, 2, w.cfg.delays/2) {
+	case 0:
+		return w.putNow(key, data), true
+	case 1:
+		w.note("  create %s: answer lost", key)
+		w.putNow(key, data)
+	case 2:
+		w.note("  create %s: request lost", key)
+	case 3:
+		w.note("  create %s: still on its way", key)
+		w.pending = append(w.pending, &create{key, data})
+	}
+	return false, false
+}
+
+func (w *world) putNow(key string, data []byte) bool {
+	if w.store[key] != nil {
+		return false
+	}
+	w.store[key] = data
+	return true
+}
+
+// deliver lets a request in flight arrive.
+func (w *world) deliver(i int) {
+	x := w.pending[i]
+	w.pending = slices.Delete(w.pending, i, i+1)
+	switch x := x.(type) {
+	case *commit:
+		w.note("late commit on t%d head=%d tag=%d: landed=%v", x.table, x.head, x.tag, w.apply(x))
+	case *create:
+		w.note("late create %s: %v", x.key, w.putNow(x.key, x.data))
+	}
+}
+
+// Others
+
+func (w *world) headFiles(ti int) []string {
+	t := w.tables[ti]
+	return slices.Clone(t.snaps[t.head].files)
+}
+
+func (w *world) foreignSnapshot(ti int, what string, files []string) {
+	t := w.tables[ti]
+	t.snaps = append(t.snaps, &snapshot{id: int64(len(t.snaps)), parent: t.head, files: files, summary: map[string]string{}})
+	t.head, t.before = int64(len(t.snaps)-1), 0
+	w.note("foreign: t%d %s -> head %d", ti, what, t.head)
+}
+
+func (w *world) foreignAppend(ti int) {
+	name := fmt.Sprintf("foreign%d", len(w.files))
+	w.files[name] = &simFile{rows: []int64{-int64(len(w.files)) - 1}}
+	w.foreignSnapshot(ti, "append", append(w.headFiles(ti), name))
+}
+
+func (w *world) compact(ti int) {
+	files := w.headFiles(ti)
+	if len(files) == 0 {
+		return
+	}
+	f := &simFile{}
+	for _, n := range files {
+		f.rows = append(f.rows, w.files[n].rows...)
+	}
+	name := fmt.Sprintf("compact%d", len(w.files))
+	w.files[name] = f
+	w.foreignSnapshot(ti, "compact", []string{name})
+}
+
+func (w *world) expire(ti int) {
+	t := w.tables[ti]
+	var dead []*snapshot
+	pinned := slices.Collect(maps.Values(t.pins))
+	for _, s := range t.snaps[1:] {
+		if !s.expired && s.id != t.head && s.id != t.tag && !slices.Contains(pinned, s.id) {
+			s.expired = true
+			dead = append(dead, s)
+		}
+	}
+	w.note("foreign: t%d expires %d snapshots", ti, len(dead))
+	for _, s := range dead {
+		for _, f := range s.files {
+			if !t.live(f) {
+				w.files[f].deleted = true
+			}
+		}
+	}
+}
+
+func (w *world) rollback(ti int) {
+	t := w.tables[ti]
+	if t.head == 0 {
+		return
+	}
+	to := t.snaps[t.head].parent
+	if to == 0 || t.snaps[to].expired {
+		return
+	}
+	if t.before == 0 {
+		t.before = t.head
+	}
+	t.head = to
+	if !t.truly() {
+		w.adopt[ti] = false
+	}
+	w.note("foreign: t%d rolls back to %d (tag %d)", ti, to, t.tag)
+}
+
+func (w *world) undo(ti int) {
+	t := w.tables[ti]
+	if t.before == 0 || t.snaps[t.before].expired || t.truly() {
+		return
+	}
+	t.head, t.before = t.before, 0
+	w.note("foreign: t%d rolls forward to %d", ti, t.head)
+}
+
+// remakeTable drops a table and makes an empty one in its place.
+func (w *world) remakeTable(ti int) {
+	w.drops++
+	w.tables[ti] = newSimTable(simRemade + w.drops)
+	w.note("foreign: t%d is dropped and made again", ti)
+}
+
+// loseCheckpoint removes everything that the store holds.
+func (w *world) loseCheckpoint() {
+	w.losses++
+	clear(w.store)
+	w.note("the checkpoint is lost")
+}
+
+// simStore is the store as one process sees it: objstore.Store.
+type simStore struct{ p *proc }
+
+func (s simStore) Create(_ context.Context, key string, data []byte) error {
+	s.p.io("create %s", key)
+	w := s.p.w
+	created, known := w.put(key, slices.Clone(data))
+	switch {
+	case !known:
+		return fmt.Errorf("create %s: %w", key, batch.ErrUnavailable)
+	case !created:
+		return fmt.Errorf("create %s: %w", key, errExists)
+	}
+	return nil
+}
+
+func (s simStore) Put(_ context.Context, key string, data []byte) error {
+	s.p.io("put %s", key)
+	s.p.w.store[key] = slices.Clone(data)
+	return nil
+}
+
+func (s simStore) Get(_ context.Context, key string) ([]byte, error) {
+	s.p.io("get %s", key)
+	if data, ok := s.p.w.store[key]; ok {
+		return slices.Clone(data), nil
+	}
+	return nil, fmt.Errorf("get %s: %w", key, errNotFound)
+}
+
+func (s simStore) List(_ context.Context, prefix, after string) ([]string, error) {
+	s.p.io("list %s", prefix)
+	var keys []string
+	for k := range s.p.w.store {
+		if strings.HasPrefix(k, prefix) && k > after {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+func (s simStore) Delete(_ context.Context, key string) error {
+	s.p.io("delete %s", key)
+	delete(s.p.w.store, key)
+	return nil
+}
+
+var (
+	errExists   = objstore.ErrExists
+	errNotFound = objstore.ErrNotFound
+)
