@@ -37,6 +37,7 @@ type proc struct {
 	poisoned int
 	plan     *batch.Plan // the newest it logged or found
 	inc      batch.Incarnation
+	sawBack  bool // a table that was rolled back
 	calm     bool // Kafka had nothing new
 	rests    int  // calm sleeps since faults stopped
 }
@@ -230,7 +231,7 @@ func (w *world) judge(p *proc) {
 	case !errors.Is(p.err, batch.ErrDataLost):
 		w.fail("unjustified stop", "process %d: %v", p.id, p.err)
 	case says("was rolled back."), says("rolled back behind"):
-		w.expect(p, !w.allTruly())
+		w.expect(p, p.sawBack)
 	case says("cannot be told"):
 		for i, t := range w.tables {
 			if t.ancestry() == batch.UnknownAncestor && t.truly() {
@@ -241,6 +242,8 @@ func (w *world) judge(p *proc) {
 		w.onLoss = true
 	case says("offset ") && says("of t/"): // a logged batch is lost
 		w.onLoss = true
+	case says("lost the record that it acknowledged"):
+		w.expect(p, w.losses > 0)
 	case says("committed by another writer"), says("another writer's"):
 		w.drop = true
 		if p.command == nil { // a rewind was recorded that cannot be completed as it is
@@ -256,7 +259,7 @@ func (w *world) judge(p *proc) {
 		w.expect(p, p.command != nil || w.drops > 0)
 		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	case says("frazil checkpoint recover"), says("tag is gone"), says("put the tag back"):
-		w.expect(p, w.losses+w.drops > 0 || !w.allTruly())
+		w.expect(p, w.losses+w.drops > 0 || p.sawBack)
 		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	default:
 		w.expect(p, w.drops > 0)

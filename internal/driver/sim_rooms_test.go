@@ -286,6 +286,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 		return nil, err
 	}
 	t = s.p.w.tables[s.i]
+	s.p.sawBack = s.p.sawBack || !t.truly()
 	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: t.tag, ancestry: t.ancestry(), files: s.p.w.headFiles(s.i)}
 	var err error
 	if v.stamp, err = batch.ParseStamp(t.snaps[t.tag].summary); err != nil {

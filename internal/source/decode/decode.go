@@ -1,0 +1,82 @@
+// Package decode turns the bytes of Kafka records into Arrow columns. A decoder
+// is made for one list of columns and works without allocating per row. A record
+// that cannot be decoded is an *Error and leaves no trace in the columns.
+package decode
+
+import (
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Record is one Kafka record as fetched. Its slices are valid only during the
+// call.
+type Record struct {
+	Key, Value []byte // nil: null
+	Headers    []Header
+}
+
+// Header is one header of a record.
+type Header struct{ Key, Value []byte }
+
+// Decoder turns records into rows. It is used by one goroutine at a time.
+type Decoder interface {
+	// Fields are the columns, in order.
+	Fields() []arrow.Field
+	// Append decodes one record into one row, or returns an *Error and leaves
+	// the columns as they were. A null value gives a row of NULLs.
+	Append(r Record) error
+	// Rows is the number of rows since the last Take.
+	Rows() int
+	// Bytes estimates the memory of these rows.
+	Bytes() int
+	// Take returns the columns, which the caller releases, and starts afresh.
+	Take() []arrow.Array
+}
+
+// Error says why a record cannot be decoded.
+type Error struct {
+	Reason string
+	Pos    int // byte offset in the record's value, -1 if there is none
+}
+
+func (e *Error) Error() string {
+	if e.Pos < 0 {
+		return e.Reason
+	}
+	return fmt.Sprintf("%s, at byte %d of the value", e.Reason, e.Pos)
+}
+
+// Unknown says what becomes of members of a JSON object that are no columns.
+type Unknown string
+
+// The values of unknown_fields.
+const (
+	Ignore Unknown = "ignore"
+	Reject Unknown = "reject"
+	Column Unknown = "column" // kept as JSON text in UnknownColumn
+)
+
+// UnknownColumn holds, under Column, the unknown members as a JSON object.
+const UnknownColumn = "_unknown"
+
+// Options are settings of a format.
+type Options struct {
+	Unknown Unknown // "": Ignore
+	// Timestamps is the form of a TIMESTAMP in JSON: "rfc3339" text (""), or a
+	// number of "s", "ms", "us" or "ns" since 1970. It is never guessed.
+	Timestamps string
+}
+
+// New returns a decoder for a format of the spec.
+func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
+	switch format {
+	case "json":
+		return newJSON(columns, o)
+	case "raw":
+		return newRaw(), nil
+	}
+	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json or raw", batch.ErrInvalid, format)
+}

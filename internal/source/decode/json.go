@@ -1,0 +1,340 @@
+package decode
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// jsonDecoder decodes one JSON object a record (RFC 8259), driven by the
+// columns: keys are matched exactly, first against the one that followed the
+// last time.
+//
+// A missing member is NULL. A known member that is there twice is an error, and
+// so are numbers that do not fit, text where a number belongs and the other way
+// round, half surrogate pairs, invalid UTF-8 and anything behind the object.
+// Integers may be written as 1.0 or 1e3; a fraction is an error, as is a decimal
+// with more digits than the column keeps. Fractions of a second beyond the
+// column's unit are cut off.
+type jsonDecoder struct {
+	fields  []arrow.Field
+	root    *structure
+	scanner scanner
+	unknown *varied
+	extra   []byte // the unknown members of the current record, as JSON
+}
+
+func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
+	if len(columns) == 0 {
+		return nil, fmt.Errorf("%w: format json needs columns", batch.ErrInvalid)
+	}
+	stamps, err := timestampForm(o.Timestamps)
+	if err != nil {
+		return nil, err
+	}
+	d := &jsonDecoder{fields: columns}
+	if d.root, err = newStructure(arrow.StructOf(columns...), stamps); err != nil {
+		return nil, err
+	}
+	switch o.Unknown {
+	case "", Ignore:
+	case Reject:
+		rejectUnknown(d.root)
+	case Column:
+		d.unknown = newVaried(arrow.BinaryTypes.String, nil)
+		d.fields = append(columns[:len(columns):len(columns)], arrow.Field{Name: UnknownColumn, Type: arrow.BinaryTypes.String, Nullable: true})
+		d.root.unknown = d.keepUnknown
+	default:
+		return nil, fmt.Errorf("%w: unknown_fields: %q is not ignore, reject or column", batch.ErrInvalid, o.Unknown)
+	}
+	return d, nil
+}
+
+func (d *jsonDecoder) Fields() []arrow.Field { return d.fields }
+func (d *jsonDecoder) Rows() int             { return d.root.len() }
+
+func (d *jsonDecoder) Bytes() int {
+	if d.unknown != nil {
+		return d.root.bytes() + d.unknown.bytes()
+	}
+	return d.root.bytes()
+}
+
+func (d *jsonDecoder) Append(r Record) error {
+	n := d.root.len()
+	err := d.record(r.Value)
+	if err != nil {
+		d.root.cut(n)
+		return err
+	}
+	if d.unknown != nil {
+		if len(d.extra) > 0 {
+			d.extra = append(d.extra, '}')
+			d.unknown.append(d.extra)
+		} else {
+			d.unknown.null()
+		}
+	}
+	return nil
+}
+
+func (d *jsonDecoder) record(value []byte) error {
+	d.extra = d.extra[:0]
+	if value == nil {
+		d.root.null()
+		return nil
+	}
+	s := &d.scanner
+	s.b, s.i = value, 0
+	if s.peek() != '{' {
+		return s.unexpected("an object")
+	}
+	if err := d.root.json(s, 0); err != nil {
+		return err
+	}
+	if s.peek(); s.i < len(s.b) {
+		return s.unexpected("the end")
+	}
+	return nil
+}
+
+func (d *jsonDecoder) Take() []arrow.Array {
+	arrays := make([]arrow.Array, 0, len(d.fields))
+	for _, m := range d.root.members {
+		arrays = append(arrays, toArray(m.take()))
+	}
+	d.root.validity.take()
+	if d.unknown != nil {
+		arrays = append(arrays, toArray(d.unknown.take()))
+	}
+	return arrays
+}
+
+func toArray(data arrow.ArrayData) arrow.Array {
+	defer data.Release()
+	return array.MakeFromData(data)
+}
+
+// keepUnknown collects a member of the record itself.
+func (d *jsonDecoder) keepUnknown(s *scanner, key []byte, depth int) error {
+	name, err := json.Marshal(string(key))
+	if err != nil {
+		return s.fail("key %q: %v", key, err)
+	}
+	s.peek()
+	start := s.i
+	if err := s.skip(depth + 1); err != nil {
+		return err
+	}
+	sep := byte(',')
+	if len(d.extra) == 0 {
+		sep = '{'
+	}
+	d.extra = append(append(append(append(d.extra, sep), name...), ':'), s.b[start:s.i]...)
+	return nil
+}
+
+func rejectUnknown(c column) {
+	switch c := c.(type) {
+	case *structure:
+		c.unknown = func(s *scanner, key []byte, _ int) error { return s.fail("unknown field %q", key) }
+		for _, m := range c.members {
+			rejectUnknown(m)
+		}
+	case *list:
+		rejectUnknown(c.elements)
+	}
+}
+
+func newStructure(t *arrow.StructType, stamps timestamps) (*structure, error) {
+	n := t.NumFields()
+	c := &structure{kind: t, names: map[string]int{}, next: make([]int, n+1), seen: make([]uint64, n)}
+	for i, f := range t.Fields() {
+		m, err := newColumn(f.Type, stamps)
+		if err != nil {
+			return nil, fmt.Errorf("column %q: %w", f.Name, err)
+		}
+		c.members = append(c.members, m)
+		c.names[f.Name] = i
+		c.next[i] = i + 1
+	}
+	c.next[n] = 0
+	c.unknown = func(s *scanner, _ []byte, depth int) error { return s.skip(depth + 1) }
+	return c, nil
+}
+
+// json appends the object that the scanner stands before.
+func (c *structure) json(s *scanner, depth int) error {
+	if s.peek() != '{' {
+		return s.unexpected("an object")
+	}
+	c.object++
+	if err := c.object1(s, depth); err != nil {
+		return err
+	}
+	for i, m := range c.members {
+		if c.seen[i] == c.object {
+			continue
+		}
+		if f := c.kind.Field(i); !f.Nullable {
+			return s.fail("field %q is missing", f.Name)
+		}
+		m.null()
+	}
+	c.push(true)
+	return nil
+}
+
+func (c *structure) object1(s *scanner, depth int) error {
+	s.i++
+	if s.peek() == '}' {
+		s.i++
+		return nil
+	}
+	object := c.object
+	for last := len(c.members); ; {
+		at := s.i
+		member, key, err := c.key(s, last)
+		if err != nil {
+			return err
+		}
+		if s.peek() != ':' {
+			return s.unexpected("a colon")
+		}
+		s.i++
+		if member < 0 {
+			err = c.unknown(s, key, depth)
+		} else {
+			last = member
+			err = c.member(s, member, object, at, depth)
+		}
+		if err != nil {
+			return err
+		}
+		if more, err := s.comma('}'); !more {
+			return err
+		}
+		s.peek()
+	}
+}
+
+// key consumes a key and returns its member, -1 for an unknown one.
+func (c *structure) key(s *scanner, last int) (int, []byte, error) {
+	if s.i >= len(s.b) || s.b[s.i] != '"' {
+		return 0, nil, s.unexpected("a key in quotes")
+	}
+	if guess := c.next[last]; guess < len(c.members) {
+		name := c.kind.Field(guess).Name
+		if end := s.i + 1 + len(name); end < len(s.b) && s.b[end] == '"' && string(s.b[s.i+1:end]) == name {
+			s.i = end + 1
+			return guess, nil, nil
+		}
+	}
+	key, err := s.text()
+	if err != nil {
+		return 0, nil, err
+	}
+	member, ok := c.names[string(key)]
+	if !ok {
+		return -1, key, nil
+	}
+	c.next[last] = member
+	return member, nil, nil
+}
+
+func (c *structure) member(s *scanner, i int, object uint64, at, depth int) error {
+	if c.seen[i] == object {
+		return s.failAt(at, "field %q is there twice", c.kind.Field(i).Name)
+	}
+	c.seen[i] = object
+	if s.peek() == 'n' {
+		if err := s.literal("null"); err != nil {
+			return err
+		}
+		if f := c.kind.Field(i); !f.Nullable {
+			return s.failAt(at, "field %q is null", f.Name)
+		}
+		c.members[i].null()
+		return nil
+	}
+	if err := c.members[i].json(s, depth+1); err != nil {
+		return named(err, c.kind.Field(i).Name)
+	}
+	return nil
+}
+
+// named says in which field something is wrong.
+func named(err error, field string) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return &Error{Reason: fmt.Sprintf("field %q: %s", field, e.Reason), Pos: e.Pos}
+	}
+	return err
+}
+
+func newList(t *arrow.ListType, stamps timestamps) (column, error) {
+	elements, err := newColumn(t.Elem(), stamps)
+	if err != nil {
+		return nil, err
+	}
+	return &list{kind: t, offsets: []int32{0}, elements: elements, parse: parseList}, nil
+}
+
+func parseList(c *list, s *scanner, depth int) error {
+	if s.peek() != '[' {
+		return s.unexpected("a list")
+	}
+	return s.array(func() error {
+		if s.peek() == 'n' {
+			c.elements.null()
+			return s.literal("null")
+		}
+		return c.elements.json(s, depth+1)
+	})
+}
+
+// newMap decodes an object whose keys are data. Its keys are texts.
+func newMap(t *arrow.MapType, stamps timestamps) (column, error) {
+	if t.KeyType().ID() != arrow.STRING {
+		return nil, fmt.Errorf("%w: a MAP read from JSON has VARCHAR keys", batch.ErrInvalid)
+	}
+	values, err := newColumn(t.ItemType(), stamps)
+	if err != nil {
+		return nil, err
+	}
+	keys := newVaried(arrow.BinaryTypes.String, nil)
+	entry := t.Elem().(*arrow.StructType)
+	pairs := &structure{kind: entry, members: []column{keys, values}}
+	return &list{kind: t, offsets: []int32{0}, elements: pairs, parse: parseMap}, nil
+}
+
+func parseMap(c *list, s *scanner, depth int) error {
+	if s.peek() != '{' {
+		return s.unexpected("an object")
+	}
+	pairs := c.elements.(*structure)
+	keys := pairs.members[0].(*varied)
+	seen := map[string]bool{}
+	return s.object(func(key []byte) error {
+		if seen[string(key)] {
+			return s.fail("key %q is there twice", key)
+		}
+		seen[string(key)] = true
+		keys.append(key)
+		if s.peek() == 'n' {
+			pairs.members[1].null()
+			if err := s.literal("null"); err != nil {
+				return err
+			}
+		} else if err := pairs.members[1].json(s, depth+1); err != nil {
+			return err
+		}
+		pairs.push(true)
+		return nil
+	})
+}

@@ -1,0 +1,297 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+)
+
+func decoder(t testing.TB, ddl string, o Options) Decoder {
+	t.Helper()
+	fields, err := ParseColumns(ddl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New("json", fields, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// taken renders the columns, one row a line.
+func taken(d Decoder) string {
+	n := d.Rows()
+	arrays := d.Take()
+	out := &strings.Builder{}
+	for i := range n {
+		for j, a := range arrays {
+			if j > 0 {
+				out.WriteString(" | ")
+			}
+			v, _ := json.Marshal(a.GetOneForMarshal(i))
+			out.Write(v)
+		}
+		out.WriteByte('\n')
+	}
+	for _, a := range arrays {
+		a.Release()
+	}
+	return out.String()
+}
+
+func TestJSONValues(t *testing.T) {
+	for _, c := range []struct {
+		column, form, value, want string // want begins with ! for an error
+	}{
+		{"BIGINT", "", `9223372036854775807`, `9223372036854775807`},
+		{"BIGINT", "", `-9223372036854775808`, `-9223372036854775808`},
+		{"BIGINT", "", `9223372036854775808`, `!field "v": 9223372036854775808 is out of range for int64, at byte 5`},
+		{"UBIGINT", "", `18446744073709551615`, `18446744073709551615`},
+		{"UTINYINT", "", `256`, `!field "v": 256 is out of range`},
+		{"UTINYINT", "", `-1`, `!out of range`},
+		{"TINYINT", "", `-128`, `-128`},
+		{"INTEGER", "", `1.0`, `1`},
+		{"INTEGER", "", `12e2`, `1200`},
+		{"INTEGER", "", `1.5`, `!1.5 is not an integer`},
+		{"INTEGER", "", `1e999999999`, `!out of range`},
+		{"INTEGER", "", `"1"`, `!expected a number, found '"'`},
+		{"INTEGER", "", `01`, `!must not begin with 0`},
+		{"INTEGER", "", `+1`, `!expected a number`},
+		{"INTEGER", "", `1.`, `!expected a digit`},
+		{"INTEGER", "", `true`, `!expected a number`},
+		{"DOUBLE", "", `1e308`, `1e+308`},
+		{"DOUBLE", "", `1e309`, `!out of range`},
+		{"DOUBLE", "", `0.1`, `0.1`},
+		{"DOUBLE", "", `NaN`, `!expected a number`},
+		{"FLOAT", "", `3.5e38`, `!out of range`},
+		{"FLOAT", "", `0.5`, `0.5`},
+		{"DECIMAL(10,2)", "", `12.30`, `"12.3"`},
+		{"DECIMAL(10,2)", "", `"12.34"`, `"12.34"`},
+		{"DECIMAL(10,2)", "", `12.345`, `!more than 2 digits behind the point`},
+		{"DECIMAL(4,2)", "", `100`, `!out of range`},
+		{"DECIMAL(38,0)", "", `99999999999999999999999999999999999999`, `"99999999999999999999999999999999999999"`},
+		{"BOOLEAN", "", `true`, `true`},
+		{"BOOLEAN", "", `1`, `!expected true or false`},
+		{"VARCHAR", "", `"a\u00e9\ud83d\ude00\n"`, `"aé😀\n"`},
+		{"VARCHAR", "", `"\ud83d"`, `!half of a surrogate pair`},
+		{"VARCHAR", "", `"\x"`, `!unknown escape`},
+		{"VARCHAR", "", "\"\xff\"", `!not valid UTF-8`},
+		{"VARCHAR", "", "\"abcdefgh\xc3(\"", `!not valid UTF-8`},
+		{"VARCHAR", "", "\"a\x01\"", `!control character`},
+		{"VARCHAR", "", `1`, `!expected a text`},
+		{"VARCHAR", "", `null`, `null`},
+		{"VARCHAR NOT NULL", "", `null`, `!field "v" is null`},
+		{"BLOB", "", `"aGk="`, `"aGk="`},
+		{"BLOB", "", `"a"`, `!not base64`},
+		{"DATE", "", `"2026-02-28"`, `"2026-02-28"`},
+		{"DATE", "", `"2026-02-29"`, `!not a date`},
+		{"DATE", "", `"1969-12-31"`, `"1969-12-31"`},
+		{"TIME", "", `"23:59:59.999999"`, `"23:59:59.999999"`},
+		{"TIME", "", `"24:00:00"`, `!not a time`},
+		{"TIMESTAMPTZ", "", `"2026-01-02T03:04:05.678+02:00"`, `"2026-01-02T01:04:05.678Z"`},
+		{"TIMESTAMPTZ", "", `"2026-01-02T03:04:05"`, `!has no zone`},
+		{"TIMESTAMP", "", `"1969-12-31T23:59:59.5"`, `"1969-12-31T23:59:59.5"`},
+		{"TIMESTAMP", "", `"2026-01-02T03:04:05Z"`, `!has a zone`},
+		{"TIMESTAMPTZ", "", `1700000000`, `!expected a timestamp as text`},
+		{"TIMESTAMPTZ", "s", `1700000000`, `"2023-11-14T22:13:20Z"`},
+		{"TIMESTAMPTZ", "ns", `-1`, `"1969-12-31T23:59:59.999999Z"`},
+		{"TIMESTAMPTZ", "ms", `"x"`, `!expected a number`},
+		{"UUID", "", `"01234567-89ab-cdef-0123-456789abcdef"`, `"01234567-89ab-cdef-0123-456789abcdef"`},
+		{"UUID", "", `"0123456789abcdef0123456789abcdef"`, `!not a UUID`},
+		{"VARCHAR[]", "", `["a",null]`, `["a",null]`},
+		{"STRUCT(a INTEGER, b VARCHAR[])", "", `{"b":["x"],"a":1,"z":{}}`, `{"a":1,"b":["x"]}`},
+		{"MAP(VARCHAR, INTEGER)", "", `{"k":1,"l":null}`, `[{"key":"k","value":1},{"key":"l","value":null}]`},
+		{"MAP(VARCHAR, INTEGER)", "", `{"k":1,"k":2}`, `!is there twice`},
+	} {
+		d := decoder(t, "v "+c.column, Options{Timestamps: c.form})
+		err := d.Append(Record{Value: []byte(`{"v":` + c.value + `}`)})
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s %s: error %v, want %q", c.column, c.value, err, want)
+			}
+			if d.Rows() != 0 {
+				t.Errorf("%s %s: a bad record left a row", c.column, c.value)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s %s: %v", c.column, c.value, err)
+			continue
+		}
+		if got := strings.TrimSpace(taken(d)); got != c.want {
+			t.Errorf("%s %s: got %s, want %s", c.column, c.value, got, c.want)
+		}
+	}
+}
+
+func TestJSONObjects(t *testing.T) {
+	for _, c := range []struct {
+		unknown     Unknown
+		value, want string
+	}{
+		{"", `{}`, "null | null\n"},
+		{"", ` { "b" : "x" , "a" : 1 } `, "1 | \"x\"\n"},
+		{"", `{"A":1,"a":2}`, "2 | null\n"},
+		{"", `{"a":1,"a":1}`, `!field "a" is there twice, at byte 7`},
+		{"", `{"a":1}x`, `!expected the end`},
+		{"", `{"a":1`, `!the JSON ends where a comma`},
+		{"", `{"a":1,}`, `!expected a key`},
+		{"", `{"a" 1}`, `!expected a colon`},
+		{"", `[1]`, `!expected an object`},
+		{"", `null`, `!expected an object`},
+		{"", ``, `!the JSON ends`},
+		{"", `{"z":{"y":[1,{"x":null}]},"a":3}`, "3 | null\n"},
+		{"", `{"z":{"y":[1,{"x":nul}]},"a":3}`, `!expected a value`},
+		{"", `{"z":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, `!nested more than 64 deep`},
+		{Reject, `{"a":1,"z":2}`, `!unknown field "z"`},
+		{Column, `{"z":{"y": [1]},"a":1,"w":"\u0041"}`, `1 | null | "{\"z\":{\"y\": [1]},\"w\":\"\\u0041\"}"` + "\n"},
+		{Column, `{"a":1}`, "1 | null | null\n"},
+	} {
+		d := decoder(t, "a INTEGER, b VARCHAR", Options{Unknown: c.unknown})
+		err := d.Append(Record{Value: []byte(c.value)})
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v, want %q", c.value, err, want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.value, err)
+		} else if got := taken(d); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.value, got, c.want)
+		}
+	}
+}
+
+const nestedDDL = "a BIGINT, s VARCHAR, l STRUCT(x INTEGER, y VARCHAR[])[], m MAP(VARCHAR, DECIMAL(9,2)), b BLOB, u UUID, t TIMESTAMPTZ, o BOOLEAN"
+
+// TestBadRecordLeavesNothing: good and bad records in random order give exactly
+// what the good ones give alone.
+func TestBadRecordLeavesNothing(t *testing.T) {
+	good := func(r *rand.Rand) string {
+		return fmt.Sprintf(`{"l":[{"x":%d,"y":["p","q"]},{"y":null},null],"a":%d,"m":{"k%d":1.25,"n":null},"s":"é%d\t","b":"aGk=","u":"01234567-89ab-cdef-0123-456789abcdef","t":"2026-01-02T03:04:05Z","o":true}`,
+			r.IntN(100), r.Int64(), r.IntN(9), r.IntN(100))
+	}
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	mixed, alone := decoder(t, nestedDDL, Options{}), decoder(t, nestedDDL, Options{})
+	for range 2000 {
+		g := []byte(good(r))
+		if r.IntN(2) == 0 {
+			bad := bytes.Clone(g[:1+r.IntN(len(g)-1)]) // cut off anywhere
+			if err := mixed.Append(Record{Value: bad}); err == nil {
+				t.Fatalf("seed %d: %s was taken", seed, bad)
+			}
+		}
+		if err := errors.Join(mixed.Append(Record{Value: g}), alone.Append(Record{Value: g})); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+	if taken(mixed) != taken(alone) {
+		t.Fatalf("seed %d: bad records left something behind", seed)
+	}
+}
+
+// FuzzJSON holds the decoder against encoding/json: what one takes the other
+// takes, with the same values.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{`{"a":1,"s":"x"}`, `{"s":"\ud83d\ude00","l":[1,2]}`, `{"a":1e2}`, `{"x":[{}]}`, `{"s":"a\\\"b"} `, `{"o":{"k":"v"}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		d := decoder(t, "a DOUBLE, s VARCHAR, l DOUBLE[], o MAP(VARCHAR, VARCHAR)", Options{})
+		err := d.Append(Record{Value: append([]byte{}, value...)})
+		var want struct {
+			A *float64           `json:"a"`
+			S *string            `json:"s"`
+			L []*float64         `json:"l"`
+			O map[string]*string `json:"o"`
+		}
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Pos > len(value) || d.Rows() != 0 {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		if !json.Valid(value) || !utf8.Valid(value) {
+			t.Fatalf("took what is not JSON: %q", value)
+		}
+		decodeExact(t, value, &want)
+		arrays := d.Take()
+		if s := arrays[1].(*array.String); (want.S == nil) != s.IsNull(0) || want.S != nil && *want.S != s.Value(0) {
+			t.Fatalf("%q: text %v", value, s)
+		}
+		if a := arrays[0].(*array.Float64); (want.A == nil) != a.IsNull(0) || want.A != nil && *want.A != a.Value(0) {
+			t.Fatalf("%q: number %v", value, a)
+		}
+	})
+}
+
+// decodeExact decodes with keys matched exactly: encoding/json alone would take
+// "A" for "a".
+func decodeExact(t *testing.T, value []byte, to any) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(value, &members); err != nil {
+		t.Fatal(err)
+	}
+	for k := range members {
+		if k != "a" && k != "s" && k != "l" && k != "o" {
+			delete(members, k)
+		}
+	}
+	exact, _ := json.Marshal(members)
+	if err := json.Unmarshal(exact, to); err != nil {
+		t.Fatalf("%q: encoding/json says %v", value, err)
+	}
+}
+
+func TestColumns(t *testing.T) {
+	for _, c := range []struct{ ddl, want string }{
+		{"a BIGINT, b VARCHAR(20)[] NOT NULL,\n -- a comment\n \"C d\" STRUCT(x DOUBLE PRECISION, y TIMESTAMP WITH TIME ZONE), m MAP(VARCHAR, NUMERIC(9, 2)),", ""},
+		{"a BIGNIT", `line 1 column 3: unknown type "BIGNIT"; did you mean BIGINT?`},
+		{"a BIGINT,\n a INT", `line 2 column 2: column "a" is there twice`},
+		{"a HUGEINT", "write DECIMAL(38,0)"},
+		{"a BIGINT b INT", "expected a comma"},
+		{"a STRUCT(x INT", "expected a comma or the end"},
+		{"", "expected the name of a column"},
+		{"a DECIMAL(39,2)", "expected a number up to 38"},
+		{"\"a BIGINT", "does not end"},
+	} {
+		fields, err := ParseColumns(c.ddl)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.ddl, err)
+		case c.want == "" && fields[3].Type.ID() != arrow.MAP:
+			t.Errorf("%s: %v", c.ddl, fields)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: error %v, want %q", c.ddl, err, c.want)
+		}
+	}
+}
+
+func BenchmarkJSON(b *testing.B) {
+	d := decoder(b, "user_id BIGINT, event VARCHAR, event_time TIMESTAMPTZ, page VARCHAR, session VARCHAR, duration_ms INTEGER, price DOUBLE, referrer VARCHAR", Options{})
+	value := []byte(`{"user_id":123456,"event":"click","event_time":"2026-01-01T00:00:00.000Z","page":"/products/4711/details","session":"0123456789abcdef","duration_ms":12345,"price":123.45,"referrer":"https://www.example.com/search?q=ice"}`)
+	b.SetBytes(int64(len(value)))
+	b.ReportAllocs()
+	for i := range b.N {
+		if err := d.Append(Record{Value: value}); err != nil {
+			b.Fatal(err)
+		}
+		if i%65536 == 65535 {
+			for _, a := range d.Take() {
+				a.Release()
+			}
+		}
+	}
+}

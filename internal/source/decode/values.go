@@ -1,0 +1,303 @@
+package decode
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"unsafe"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/decimal128"
+	"github.com/apache/arrow-go/v18/arrow/extensions"
+	"github.com/google/uuid"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// newColumn returns the column for a type.
+func newColumn(t arrow.DataType, stamps timestamps) (column, error) {
+	switch t := t.(type) {
+	case *arrow.BooleanType:
+		return &boolean{}, nil
+	case *arrow.Int8Type:
+		return integers[int8](t, math.MinInt8, math.MaxInt8, arrow.Int8Traits.CastToBytes), nil
+	case *arrow.Int16Type:
+		return integers[int16](t, math.MinInt16, math.MaxInt16, arrow.Int16Traits.CastToBytes), nil
+	case *arrow.Int32Type:
+		return integers[int32](t, math.MinInt32, math.MaxInt32, arrow.Int32Traits.CastToBytes), nil
+	case *arrow.Int64Type:
+		return integers[int64](t, math.MinInt64, math.MaxInt64, arrow.Int64Traits.CastToBytes), nil
+	case *arrow.Uint8Type:
+		return integers[uint8](t, 0, math.MaxUint8, arrow.Uint8Traits.CastToBytes), nil
+	case *arrow.Uint16Type:
+		return integers[uint16](t, 0, math.MaxUint16, arrow.Uint16Traits.CastToBytes), nil
+	case *arrow.Uint32Type:
+		return integers[uint32](t, 0, math.MaxUint32, arrow.Uint32Traits.CastToBytes), nil
+	case *arrow.Uint64Type:
+		return integers[uint64](t, 0, math.MaxUint64, arrow.Uint64Traits.CastToBytes), nil
+	case *arrow.Float32Type:
+		return &fixed[float32]{kind: t, cast: arrow.Float32Traits.CastToBytes, parse: func(s *scanner) (float32, error) {
+			v, err := parseFloat(s, 32)
+			return float32(v), err
+		}}, nil
+	case *arrow.Float64Type:
+		return &fixed[float64]{kind: t, cast: arrow.Float64Traits.CastToBytes, parse: func(s *scanner) (float64, error) { return parseFloat(s, 64) }}, nil
+	case *arrow.Decimal128Type:
+		return &decimal{t: t}, nil
+	case *arrow.StringType:
+		return newVaried(t, parseText), nil
+	case *arrow.BinaryType:
+		return newVaried(t, parseBase64), nil
+	case *arrow.Date32Type:
+		return &fixed[int32]{kind: t, cast: arrow.Int32Traits.CastToBytes, parse: parseDate}, nil
+	case *arrow.Time64Type:
+		return &fixed[int64]{kind: t, cast: arrow.Int64Traits.CastToBytes, parse: parseTime}, nil
+	case *arrow.TimestampType:
+		return &fixed[int64]{kind: t, cast: arrow.Int64Traits.CastToBytes, parse: stamps.parser(t)}, nil
+	case *extensions.UUIDType:
+		return &uuids{}, nil
+	case *arrow.StructType:
+		return newStructure(t, stamps)
+	case *arrow.MapType:
+		return newMap(t, stamps)
+	case *arrow.ListType:
+		return newList(t, stamps)
+	}
+	return nil, fmt.Errorf("%w: type %s cannot be read from JSON", batch.ErrInvalid, t)
+}
+
+func parseBool(s *scanner) (byte, error) {
+	switch s.peek() {
+	case 't':
+		return 1, s.literal("true")
+	case 'f':
+		return 0, s.literal("false")
+	}
+	return 0, s.unexpected("true or false")
+}
+
+func parseText(s *scanner, to []byte) ([]byte, error) {
+	if s.peek() != '"' {
+		return nil, s.unexpected("a text")
+	}
+	v, err := s.text()
+	return append(to, v...), err
+}
+
+func parseBase64(s *scanner, to []byte) ([]byte, error) {
+	if s.peek() != '"' {
+		return nil, s.unexpected("a text in base64")
+	}
+	at := s.i
+	v, err := s.text()
+	if err != nil {
+		return nil, err
+	}
+	out, err := base64.StdEncoding.Strict().AppendDecode(to, v)
+	if err != nil {
+		return nil, s.failAt(at, "the text is not base64")
+	}
+	return out, nil
+}
+
+// wantNumber consumes a number.
+func wantNumber(s *scanner) (number, error) {
+	if c := s.peek(); c != '-' && c-'0' > 9 {
+		return number{}, s.unexpected("a number")
+	}
+	return s.number()
+}
+
+// integers is a column of integers from least to most.
+func integers[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64](t arrow.DataType, least int64, most uint64, cast func([]T) []byte) column {
+	return &fixed[T]{kind: t, cast: cast, parse: func(s *scanner) (T, error) {
+		at := s.i
+		n, err := wantNumber(s)
+		if err != nil {
+			return 0, err
+		}
+		if n.exact && n.value >= least && (n.value < 0 || uint64(n.value) <= most) {
+			return T(n.value), nil
+		}
+		return wideInteger[T](s, n, least, most, at, t)
+	}}
+}
+
+// wideInteger handles what is not a plain integer of up to 18 digits: more
+// digits, 1.0, 1e3.
+func wideInteger[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64](s *scanner, n number, least int64, most uint64, at int, t arrow.DataType) (T, error) {
+	v, fraction, ok := unscaled(n.text, 0)
+	switch {
+	case fraction:
+		return 0, s.failAt(at, "%.40s is not an integer", n.text)
+	case !ok || v.Cmp(big.NewInt(least)) < 0 || v.Cmp(new(big.Int).SetUint64(most)) > 0:
+		return 0, s.failAt(at, "%.40s is out of range for %s", n.text, t)
+	}
+	if v.Sign() < 0 {
+		return T(v.Int64()), nil
+	}
+	return T(v.Uint64()), nil
+}
+
+func parseFloat(s *scanner, size int) (float64, error) {
+	at := s.i
+	n, err := wantNumber(s)
+	if err != nil {
+		return 0, err
+	}
+	if n.exact && n.value > -1<<24 && n.value < 1<<24 && n.value != 0 { // exact in both sizes; -0 keeps its sign below
+		return float64(n.value), nil
+	}
+	v, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(n.text), len(n.text)), size)
+	if errors.Is(err, strconv.ErrRange) {
+		return 0, s.failAt(at, "%.40s is out of range", n.text)
+	}
+	return v, err
+}
+
+// digitsMax bounds the digits of a number that is read exactly: more than any
+// type holds.
+const digitsMax = 80
+
+// unscaled returns a JSON number times 10^scale. fraction says that it is not an
+// integer then, ok that it is not absurdly large.
+func unscaled(text []byte, scale int) (v *big.Int, fraction, ok bool) {
+	digits := make([]byte, 0, len(text))
+	exponent, i := scale, 0
+	if text[0] == '-' {
+		digits, i = append(digits, '-'), 1
+	}
+	point := false
+	for ; i < len(text) && text[i]|0x20 != 'e'; i++ {
+		if text[i] == '.' {
+			point = true
+			continue
+		}
+		digits = append(digits, text[i])
+		if point {
+			exponent--
+		}
+	}
+	if i < len(text) {
+		e, err := strconv.Atoi(string(text[i+1:]))
+		if err != nil || e > 1000 || e < -1000 {
+			return nil, false, false
+		}
+		exponent += e
+	}
+	for exponent < 0 && len(digits) > 1 && digits[len(digits)-1] == '0' {
+		digits = digits[:len(digits)-1]
+		exponent++
+	}
+	v, parsed := new(big.Int).SetString(string(digits), 10)
+	if len(digits) > digitsMax || !parsed {
+		return nil, false, false
+	}
+	switch {
+	case v.Sign() == 0:
+		return v, false, true
+	case exponent < 0:
+		return nil, true, true
+	case exponent > digitsMax:
+		return nil, false, false
+	}
+	return v.Mul(v, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)), nil)), false, true
+}
+
+// decimal is a column of DECIMAL(p, s), exact.
+type decimal struct {
+	fixed[decimal128.Num]
+	t *arrow.Decimal128Type
+}
+
+func (c *decimal) json(s *scanner, _ int) error {
+	at := s.i
+	var text []byte
+	if s.peek() == '"' { // money often comes as text, to keep it exact
+		inner, err := s.text()
+		if err != nil {
+			return err
+		}
+		sub := scanner{b: inner}
+		if n, err := sub.number(); err != nil || len(n.text) != len(inner) {
+			return s.failAt(at, "the text %.40q is not a number", inner)
+		}
+		text = inner
+	} else {
+		n, err := wantNumber(s)
+		if err != nil {
+			return err
+		}
+		text = n.text
+	}
+	v, fraction, ok := unscaled(text, int(c.t.Scale))
+	switch {
+	case fraction:
+		return s.failAt(at, "%.40s has more than %d digits behind the point", text, c.t.Scale)
+	case !ok || v.CmpAbs(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(c.t.Precision)), nil)) >= 0:
+		return s.failAt(at, "%.40s is out of range for %s", text, c.t)
+	}
+	c.values = append(c.values, decimal128.FromBigInt(v))
+	c.push(true)
+	return nil
+}
+
+func (c *decimal) null() {
+	c.values = append(c.values, decimal128.Num{})
+	c.push(false)
+}
+
+func (c *decimal) bytes() int { return 17 * len(c.values) }
+
+func (c *decimal) take() arrow.ArrayData {
+	c.kind, c.cast = c.t, arrow.Decimal128Traits.CastToBytes
+	return c.fixed.take()
+}
+
+// uuids is a column of UUIDs.
+type uuids struct {
+	validity
+	values []byte // 16 each
+}
+
+func (c *uuids) json(s *scanner, _ int) error {
+	if s.peek() != '"' {
+		return s.unexpected("a UUID as text")
+	}
+	at := s.i
+	text, err := s.text()
+	if err != nil {
+		return err
+	}
+	id, err := uuid.ParseBytes(text)
+	if err != nil || len(text) != 36 {
+		return s.failAt(at, "the text %.40q is not a UUID", text)
+	}
+	c.values = append(c.values, id[:]...)
+	c.push(true)
+	return nil
+}
+
+func (c *uuids) null() {
+	c.values = append(c.values, make([]byte, 16)...)
+	c.push(false)
+}
+
+func (c *uuids) len() int   { return len(c.valid) }
+func (c *uuids) bytes() int { return 17 * len(c.valid) }
+func (c *uuids) cut(n int) {
+	c.values = c.values[:16*n]
+	c.validity.cut(n)
+}
+
+func (c *uuids) take() arrow.ArrayData {
+	n := len(c.valid)
+	bitmap, nulls := c.validity.take()
+	data := array.NewData(extensions.NewUUIDType(), n, buffers(bitmap, c.values), nil, nulls, 0)
+	c.values = fresh(c.values)
+	return data
+}
