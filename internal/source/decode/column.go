@@ -81,6 +81,11 @@ func (c *fixed[T]) json(s *scanner, _ int) error {
 	return nil
 }
 
+func (c *fixed[T]) add(v T) {
+	c.values = append(c.values, v)
+	c.push(true)
+}
+
 func (c *fixed[T]) null() {
 	var zero T
 	c.values = append(c.values, zero)
