@@ -1,0 +1,304 @@
+// Package duckdb runs SQL in an embedded DuckDB instance that belongs to one
+// worker of one pipeline: sandboxed, with one thread, reading Arrow without a
+// copy and returning Arrow.
+package duckdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/duckdb/duckdb-go/v2"
+	"github.com/duckdb/duckdb-go/v2/arrowmapping"
+	"github.com/duckdb/duckdb-go/v2/mapping"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Options are settings of an instance.
+type Options struct {
+	MemoryBytes int64  // memory_limit; 0: DuckDB's default
+	SpillDir    string // temp_directory; "": it does not spill
+}
+
+// Instance is one DuckDB database in memory with one connection. It is used by
+// one goroutine at a time.
+type Instance struct {
+	connector  *duckdb.Connector
+	conn       *duckdb.Conn
+	connection mapping.Connection
+	sources    map[string]*Source // by lower-case name
+}
+
+// Open starts an instance. It is not locked yet: see Lock.
+func Open(ctx context.Context, o Options) (*Instance, error) {
+	i := &Instance{sources: map[string]*Source{}}
+	connector, err := duckdb.NewConnector("?autoinstall_known_extensions=false&autoload_known_extensions=false"+
+		"&allow_community_extensions=false&allow_unsigned_extensions=false", nil)
+	if err != nil {
+		return nil, fmt.Errorf("start DuckDB: %w", err)
+	}
+	i.connector = connector
+	duckdb.RegisterReplacementScan(connector, i.replace)
+	conn, err := connector.Connect(ctx)
+	if err != nil {
+		i.Close()
+		return nil, fmt.Errorf("start DuckDB: %w", err)
+	}
+	i.conn = conn.(*duckdb.Conn)
+	i.connection = connectionOf(i.conn)
+	settings := []string{"SET threads=1", "SET TimeZone='UTC'", "SET arrow_lossless_conversion=true", "SET preserve_insertion_order=true"}
+	if o.MemoryBytes > 0 {
+		settings = append(settings, fmt.Sprintf("SET memory_limit='%dB'", o.MemoryBytes))
+	}
+	if o.SpillDir != "" {
+		settings = append(settings, "SET temp_directory="+quote(o.SpillDir))
+	}
+	for _, s := range settings {
+		if err := i.Exec(ctx, s); err != nil {
+			i.Close()
+			return nil, err
+		}
+	}
+	if err := registerScan(i.connection); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// replace resolves the name of a relation that is no table of DuckDB.
+func (i *Instance) replace(name string) (function string, params []any, err error) {
+	s, ok := i.sources[strings.ToLower(name)]
+	if !ok {
+		return "", nil, fmt.Errorf("relation %s does not exist", name)
+	}
+	return scanFunction, []any{int64(s.id)}, nil
+}
+
+// Lock takes from SQL what reaches beyond the data: files, the network,
+// settings. It cannot be undone.
+func (i *Instance) Lock(ctx context.Context) error {
+	return errors.Join(i.Exec(ctx, "SET enable_external_access=false"), i.Exec(ctx, "SET lock_configuration=true"))
+}
+
+// Exec runs a statement of our own.
+func (i *Instance) Exec(ctx context.Context, statement string) error {
+	if _, err := i.conn.ExecContext(ctx, statement, nil); err != nil {
+		return fmt.Errorf("DuckDB: %s: %w", statement, err)
+	}
+	return nil
+}
+
+// Text runs a query of our own with one text parameter and returns the first
+// column of its rows as text.
+func (i *Instance) Text(ctx context.Context, query string, args ...string) ([]string, error) {
+	named := make([]driver.NamedValue, len(args))
+	for k, a := range args {
+		named[k] = driver.NamedValue{Ordinal: k + 1, Value: a}
+	}
+	rows, err := i.conn.QueryContext(ctx, query, named)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // nothing is left to lose after the last row
+	var out []string
+	row := make([]driver.Value, len(rows.Columns()))
+	for rows.Next(row) == nil {
+		out = append(out, fmt.Sprint(row[0]))
+	}
+	return out, nil
+}
+
+// AddSource declares a relation whose rows come as Arrow.
+func (i *Instance) AddSource(name string, fields []arrow.Field) (*Source, error) {
+	s, err := newSource(i.connection, name, fields)
+	if err != nil {
+		return nil, err
+	}
+	i.sources[strings.ToLower(name)] = s
+	return s, nil
+}
+
+// Close frees the instance.
+func (i *Instance) Close() {
+	for _, s := range i.sources {
+		s.close()
+	}
+	if i.conn != nil {
+		_ = i.conn.Close()
+	}
+	if i.connector != nil {
+		_ = i.connector.Close()
+	}
+}
+
+// Statement is a prepared SELECT.
+type Statement struct {
+	instance *Instance
+	prepared mapping.PreparedStatement
+	options  arrowmapping.ArrowOptions
+	schema   *arrow.Schema
+}
+
+// Prepare binds a SELECT: its names and types are checked, nothing runs.
+// batch.ErrInvalid: DuckDB refused it, with its message.
+func (i *Instance) Prepare(sql string) (*Statement, error) {
+	s := &Statement{instance: i}
+	if mapping.Prepare(i.connection, sql, &s.prepared) == mapping.StateError {
+		defer mapping.DestroyPrepare(&s.prepared)
+		return nil, fmt.Errorf("%w: %s", batch.ErrInvalid, mapping.PrepareError(s.prepared))
+	}
+	arrowmapping.ConnectionGetArrowOptions(i.connection, &s.options)
+	if err := s.describe(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Statement) describe() error {
+	var types []mapping.LogicalType
+	var names []string
+	for c := range mapping.PreparedStatementColumnCount(s.prepared) {
+		types = append(types, mapping.PreparedStatementColumnLogicalType(s.prepared, c))
+		names = append(names, mapping.PreparedStatementColumnName(s.prepared, c))
+	}
+	defer func() {
+		for k := range types {
+			mapping.DestroyLogicalType(&types[k])
+		}
+	}()
+	schema, failed := arrowmapping.NewArrowSchema(s.options, types, names)
+	if err := errorOf(failed); err != nil {
+		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	s.schema = schema
+	return nil
+}
+
+// Schema is what the statement returns.
+func (s *Statement) Schema() *arrow.Schema { return s.schema }
+
+// Close frees the statement.
+func (s *Statement) Close() {
+	arrowmapping.DestroyArrowOptions(&s.options)
+	mapping.DestroyPrepare(&s.prepared)
+}
+
+// Run executes the statement and returns all its rows as one record batch in Go
+// memory, which the caller releases. Its errors are of DuckDB: see IsRowError.
+func (s *Statement) Run(ctx context.Context) (arrow.RecordBatch, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	// duckdb-go's own interrupt waits half a second.
+	stop := context.AfterFunc(ctx, func() { mapping.Interrupt(s.instance.connection) })
+	defer stop()
+	var pending mapping.PendingResult
+	state := mapping.PendingPrepared(s.prepared, &pending)
+	defer mapping.DestroyPending(&pending)
+	if state == mapping.StateError {
+		return nil, &Error{Message: mapping.PendingError(pending)}
+	}
+	var result mapping.Result
+	if mapping.ExecutePending(pending, &result) == mapping.StateError {
+		defer mapping.DestroyResult(&result)
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		return nil, &Error{Kind: mapping.ResultErrorType(&result), Message: mapping.ResultError(&result)}
+	}
+	defer mapping.DestroyResult(&result)
+	return s.collect(result)
+}
+
+func (s *Statement) collect(result mapping.Result) (arrow.RecordBatch, error) {
+	var parts []arrow.RecordBatch
+	defer func() {
+		for _, p := range parts {
+			p.Release()
+		}
+	}()
+	for {
+		chunk := mapping.FetchChunk(result)
+		if chunk.Ptr == nil {
+			break
+		}
+		part, failed := arrowmapping.DataChunkToArrowArray(s.options, s.schema, chunk)
+		mapping.DestroyDataChunk(&chunk)
+		if err := errorOf(failed); err != nil {
+			return nil, &Error{Message: err.Error()}
+		}
+		parts = append(parts, part)
+	}
+	return join(s.schema, parts)
+}
+
+// join puts DuckDB's small record batches together, in Go memory.
+func join(schema *arrow.Schema, parts []arrow.RecordBatch) (arrow.RecordBatch, error) {
+	var rows int64
+	columns := make([]arrow.Array, schema.NumFields())
+	defer func() {
+		for _, c := range columns {
+			if c != nil {
+				c.Release()
+			}
+		}
+	}()
+	for _, p := range parts {
+		rows += p.NumRows()
+	}
+	for c := range columns {
+		var err error
+		if rows == 0 {
+			b := array.NewBuilder(memory.DefaultAllocator, schema.Field(c).Type)
+			columns[c] = b.NewArray()
+			b.Release()
+			continue
+		}
+		pieces := make([]arrow.Array, len(parts))
+		for k, p := range parts {
+			pieces[k] = p.Column(c)
+		}
+		if columns[c], err = array.Concatenate(pieces, memory.DefaultAllocator); err != nil {
+			return nil, fmt.Errorf("join column %s: %w", schema.Field(c).Name, err)
+		}
+	}
+	return array.NewRecordBatch(schema, columns, rows), nil
+}
+
+// Error is DuckDB's answer to a statement that ran.
+type Error struct {
+	Kind    mapping.ErrorType
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// IsRowError says whether another choice of rows could run: everything but
+// memory, interrupts and failures of DuckDB itself.
+func IsRowError(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Kind {
+	case mapping.ErrorTypeOutOfMemory, mapping.ErrorTypeInterrupt, mapping.ErrorTypeInternal, mapping.ErrorTypeFatal, mapping.ErrorTypeErrorIO, mapping.ErrorTypeInvalid:
+		return false
+	}
+	return true
+}
+
+// IsMemoryError says whether the instance's memory was too small.
+func IsMemoryError(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == mapping.ErrorTypeOutOfMemory
+}

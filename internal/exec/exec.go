@@ -1,0 +1,243 @@
+// Package exec runs the SQL of the sinks over what a source emits, one record
+// batch at a time, in DuckDB instances that belong to one pipeline alone.
+package exec
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/exec/duckdb"
+	"github.com/frazil-io/frazil/internal/exec/stream"
+)
+
+// Options describe what a pipeline runs.
+type Options struct {
+	// Workers is how many record batches are executed at once, each by an
+	// instance of its own; 0: one.
+	Workers     int
+	MemoryBytes int64  // of all instances together; 0: DuckDB's default
+	SpillDir    string // "": instances do not spill
+	Sources     []Source
+	Tables      []Table
+	Views       []stream.View // in the order of the spec
+	Sinks       []Sink        // in the order of the spec
+	// OnReject is told of each row that a sink's SQL failed on and that was
+	// skipped; may be nil.
+	OnReject func(sink string, r batch.Reject)
+}
+
+// Source is a relation whose rows are streamed.
+type Source struct {
+	Name    string
+	Fields  []arrow.Field
+	SkipBad bool // on_bad_record: skip, for rows that SQL fails on
+}
+
+// Table is a dimension table: a relation that is pinned to one version for each
+// batch.
+type Table struct {
+	Name      string
+	Dimension Dimension
+}
+
+// Dimension is where a dimension table comes from.
+type Dimension interface {
+	// Fields are the table's columns.
+	Fields() []arrow.Field
+	// Version names the contents to use from now on.
+	Version(ctx context.Context) (string, error)
+	// Load returns the contents of a version, which the caller releases.
+	// batch.ErrInvalid: they are not kept any more.
+	Load(ctx context.Context, version string) (arrow.RecordBatch, error)
+}
+
+// Sink is a SELECT whose rows go to one table.
+type Sink struct{ Name, SQL string }
+
+// Executor runs a pipeline's SQL. See driver.Executor.
+type Executor struct {
+	opts    Options
+	queries map[string]*stream.Query // by sink
+	schemas map[string]*arrow.Schema
+	workers []*worker
+	free    chan *worker
+
+	mu      sync.Mutex
+	loaded  map[string]arrow.RecordBatch // dimension tables, by name
+	version map[string]string
+}
+
+// New starts the instances and checks all SQL: its construct, names and types.
+// batch.ErrInvalid says what is wrong with it, and where.
+func New(ctx context.Context, o Options) (*Executor, error) {
+	o.Workers = max(1, o.Workers)
+	if o.OnReject == nil {
+		o.OnReject = func(string, batch.Reject) {}
+	}
+	e := &Executor{
+		opts: o, queries: map[string]*stream.Query{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
+		loaded: map[string]arrow.RecordBatch{}, version: map[string]string{},
+	}
+	for range o.Workers {
+		w, err := e.newWorker(ctx)
+		if err != nil {
+			e.Close()
+			return nil, err
+		}
+		e.workers = append(e.workers, w)
+		e.free <- w
+	}
+	if err := e.prepare(ctx); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// prepare analyses each sink's SQL and binds it in every instance.
+func (e *Executor) prepare(ctx context.Context) error {
+	catalog, err := catalogOf(ctx, e.workers[0].instance)
+	if err != nil {
+		return err
+	}
+	names := stream.Names{Views: e.opts.Views, Columns: map[string]bool{}}
+	for _, s := range e.opts.Sources {
+		names.Streams = append(names.Streams, s.Name)
+		noteColumns(names.Columns, s.Fields)
+	}
+	for _, t := range e.opts.Tables {
+		names.Static = append(names.Static, t.Name)
+		noteColumns(names.Columns, t.Dimension.Fields())
+	}
+	for _, s := range e.opts.Sinks {
+		q, err := stream.Analyze(catalog, names, s.Name, s.SQL)
+		if err != nil {
+			return err
+		}
+		e.queries[s.Name] = q
+		for _, w := range e.workers {
+			if err := w.bind(s.Name, q, time.Unix(0, 0)); err != nil {
+				return fmt.Errorf("the sql of sink %s: %w", s.Name, err)
+			}
+		}
+		schema, err := checked(s.Name, e.workers[0].statements[s.Name].Schema())
+		if err != nil {
+			return err
+		}
+		e.schemas[s.Name] = schema
+	}
+	for _, w := range e.workers {
+		if err := w.instance.Lock(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func noteColumns(to map[string]bool, fields []arrow.Field) {
+	for _, f := range fields {
+		to[strings.ToLower(f.Name)] = true
+	}
+}
+
+func catalogOf(ctx context.Context, i *duckdb.Instance) (stream.Catalog, error) {
+	c := stream.Catalog{Aggregates: map[string]bool{}, Volatile: map[string]bool{}}
+	for query, to := range map[string]map[string]bool{
+		"SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'": c.Aggregates,
+		"SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'":      c.Volatile,
+	} {
+		names, err := i.Text(ctx, query)
+		if err != nil {
+			return c, fmt.Errorf("ask DuckDB for its functions: %w", err)
+		}
+		for _, n := range names {
+			to[n] = true
+		}
+	}
+	one := func(query, arg string) (string, error) {
+		out, err := i.Text(ctx, query, arg)
+		if err != nil || len(out) != 1 {
+			return "", fmt.Errorf("DuckDB's parser: %w", err)
+		}
+		return out[0], nil
+	}
+	c.Parse = func(sql string) (string, error) { return one("SELECT json_serialize_sql($1::VARCHAR)::VARCHAR", sql) }
+	c.Print = func(ast string) (string, error) { return one("SELECT json_deserialize_sql($1::JSON)", ast) }
+	return c, nil
+}
+
+// Schema returns the columns of a sink's rows.
+func (e *Executor) Schema(sink string) *arrow.Schema { return e.schemas[sink] }
+
+// Close frees the instances. Nothing may run any more.
+func (e *Executor) Close() {
+	for _, w := range e.workers {
+		w.close()
+	}
+	for _, rows := range e.loaded {
+		rows.Release()
+	}
+}
+
+// Pin returns the version of each dimension table that the next plan uses.
+func (e *Executor) Pin(ctx context.Context) (map[string]string, error) {
+	versions := map[string]string{}
+	for _, t := range e.opts.Tables {
+		v, err := t.Dimension.Version(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", t.Name, err)
+		}
+		versions[t.Name] = v
+	}
+	return versions, nil
+}
+
+// Settle is of no consequence without state.
+func (e *Executor) Settle(context.Context, string, *batch.Stamp) error { return nil }
+
+// Sweep finds nothing to delete without state.
+func (e *Executor) Sweep(context.Context, string) error { return nil }
+
+// Execute runs the SQL of the job's sinks over what read emits. See
+// driver.Executor.
+func (e *Executor) Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
+	write func(sink string, rows arrow.RecordBatch) error,
+) (map[string]batch.Result, error) {
+	if err := e.load(ctx, job.Plan.Versions); err != nil {
+		return nil, err
+	}
+	x := &execution{Executor: e, ctx: ctx, job: job, write: write, results: map[string]batch.Result{}}
+	for _, s := range job.Sinks {
+		x.results[s] = batch.Result{State: job.State[s]}
+	}
+	err := read(x.emit)
+	return x.results, err
+}
+
+// load brings the plan's versions of the dimension tables into memory.
+func (e *Executor) load(ctx context.Context, versions map[string]string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.opts.Tables {
+		v := versions[t.Name]
+		if rows := e.loaded[t.Name]; rows != nil {
+			if e.version[t.Name] == v {
+				continue
+			}
+			rows.Release()
+			delete(e.loaded, t.Name)
+		}
+		rows, err := t.Dimension.Load(ctx, v)
+		if err != nil {
+			return fmt.Errorf("load version %q of table %s: %w", v, t.Name, err)
+		}
+		e.loaded[t.Name], e.version[t.Name] = rows, v
+	}
+	return nil
+}

@@ -1,0 +1,266 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/exec/duckdb"
+	"github.com/frazil-io/frazil/internal/exec/stream"
+)
+
+// worker is one instance with the statements of all sinks.
+type worker struct {
+	instance   *duckdb.Instance
+	sources    map[string]*duckdb.Source // and dimension tables
+	empty      map[string]arrow.RecordBatch
+	statements map[string]*duckdb.Statement // by sink
+	bound      map[string]time.Time         // the plan's time that a statement was bound with
+	tables     map[string]string            // versions of the dimension tables that are set
+}
+
+func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
+	i, err := duckdb.Open(ctx, duckdb.Options{MemoryBytes: e.opts.MemoryBytes / int64(e.opts.Workers), SpillDir: e.opts.SpillDir})
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{
+		instance: i, sources: map[string]*duckdb.Source{}, empty: map[string]arrow.RecordBatch{}, statements: map[string]*duckdb.Statement{},
+		bound: map[string]time.Time{}, tables: map[string]string{},
+	}
+	for _, s := range e.opts.Sources {
+		err = errors.Join(err, w.add(s.Name, s.Fields))
+	}
+	for _, t := range e.opts.Tables {
+		err = errors.Join(err, w.add(t.Name, t.Dimension.Fields()))
+	}
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *worker) add(name string, fields []arrow.Field) error {
+	s, err := w.instance.AddSource(name, fields)
+	if err != nil {
+		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(fields, nil))
+	defer b.Release()
+	w.sources[name], w.empty[name] = s, b.NewRecordBatch()
+	s.Set(w.empty[name])
+	return nil
+}
+
+func (w *worker) close() {
+	for _, s := range w.statements {
+		s.Close()
+	}
+	w.instance.Close()
+	for _, rows := range w.empty {
+		rows.Release()
+	}
+}
+
+// bind prepares a sink's statement. One that uses the plan's time is bound
+// again when that changes.
+func (w *worker) bind(sink string, q *stream.Query, at time.Time) error {
+	if s := w.statements[sink]; s != nil {
+		if !q.UsesTime || w.bound[sink].Equal(at) {
+			return nil
+		}
+		s.Close()
+		delete(w.statements, sink)
+	}
+	literal := "TIMESTAMPTZ '" + at.UTC().Format("2006-01-02 15:04:05.000000") + "+00'"
+	s, err := w.instance.Prepare(strings.ReplaceAll(q.SQL, stream.BatchTime, literal))
+	if err != nil {
+		return err
+	}
+	w.statements[sink], w.bound[sink] = s, at
+	return nil
+}
+
+// execution is one call of Execute.
+type execution struct {
+	*Executor
+	ctx   context.Context //nolint:containedctx // of one call; emit has none
+	job   batch.Job
+	write func(sink string, rows arrow.RecordBatch) error
+
+	mu      sync.Mutex
+	results map[string]batch.Result
+}
+
+// emit runs the sinks' SQL over one record batch on a free worker.
+func (x *execution) emit(rows arrow.RecordBatch) error {
+	var w *worker
+	select {
+	case w = <-x.free:
+	case <-x.ctx.Done():
+		return context.Cause(x.ctx)
+	}
+	defer func() { x.free <- w }()
+	source := x.job.Ranges[rangesOf(rows).Value(0)].Source
+	x.setTables(w)
+	for _, sink := range x.job.Sinks {
+		if err := x.run(w, sink, source, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rangesOf(rows arrow.RecordBatch) *array.Int32 {
+	return rows.Column(int(rows.NumCols()) - 2).(*array.Int32)
+}
+
+func offsetsOf(rows arrow.RecordBatch) *array.Int64 {
+	return rows.Column(int(rows.NumCols()) - 1).(*array.Int64)
+}
+
+// setTables gives the worker the plan's versions of the dimension tables.
+func (x *execution) setTables(w *worker) {
+	for _, t := range x.opts.Tables {
+		if v := x.job.Plan.Versions[t.Name]; w.tables[t.Name] != v || v == "" {
+			w.sources[t.Name].Set(x.loaded[t.Name])
+			w.tables[t.Name] = v
+		}
+	}
+}
+
+// run feeds one record batch to one sink. All its rows are at hand before the
+// first is written, so that none is written twice.
+func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) error {
+	var out []arrow.RecordBatch
+	defer func() {
+		for _, o := range out {
+			o.Release()
+		}
+	}()
+	rejected := int64(0)
+	q := x.queries[sink]
+	if slices.Contains(q.Streams, source) {
+		if err := w.bind(sink, q, x.job.Plan.Time); err != nil {
+			return fmt.Errorf("the sql of sink %s: %w", sink, err)
+		}
+		var err error
+		if out, rejected, err = x.query(w, sink, source, rows); err != nil {
+			return err
+		}
+	}
+	written := int64(0)
+	for _, o := range out {
+		if o.NumRows() == 0 {
+			continue
+		}
+		written += o.NumRows()
+		t := typed(o, x.schemas[sink])
+		err := x.write(sink, t)
+		t.Release()
+		if err != nil {
+			return err
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	res := x.results[sink]
+	res.Scanned += rows.NumRows()
+	res.Rejected += rejected
+	res.Rows += written
+	x.results[sink] = res
+	return nil
+}
+
+// query runs a sink's statement over rows. Where a row makes it fail, the rows
+// are halved until that row stands alone.
+func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch) (out []arrow.RecordBatch, rejected int64, err error) {
+	src := w.sources[source]
+	src.Set(rows)
+	o, err := w.statements[sink].Run(x.ctx)
+	src.Set(w.empty[source])
+	if err == nil {
+		return []arrow.RecordBatch{o}, 0, nil
+	}
+	memoryShort := duckdb.IsMemoryError(err)
+	if !memoryShort && !duckdb.IsRowError(err) {
+		if context.Cause(x.ctx) != nil {
+			return nil, 0, context.Cause(x.ctx)
+		}
+		return nil, 0, fmt.Errorf("sink %s: DuckDB failed: %w", sink, err)
+	}
+	if rows.NumRows() == 1 {
+		rejected, err = x.reject(sink, source, rows, memoryShort, err)
+		return nil, rejected, err
+	}
+	half := rows.NumRows() / 2
+	for _, part := range [][2]int64{{0, half}, {half, rows.NumRows()}} {
+		piece, err := compact(rows, part[0], part[1])
+		if err != nil {
+			return release(out), 0, err
+		}
+		o, n, err := x.query(w, sink, source, piece)
+		piece.Release()
+		if err != nil {
+			return release(out), 0, err
+		}
+		out, rejected = append(out, o...), rejected+n
+	}
+	return out, rejected, nil
+}
+
+func release(out []arrow.RecordBatch) []arrow.RecordBatch {
+	for _, o := range out {
+		o.Release()
+	}
+	return nil
+}
+
+// compact copies rows [from, to). A slice would not do: arrow-go exports sliced
+// structs with their offset applied twice.
+func compact(rows arrow.RecordBatch, from, to int64) (arrow.RecordBatch, error) {
+	columns := make([]arrow.Array, rows.NumCols())
+	defer func() {
+		for _, c := range columns {
+			if c != nil {
+				c.Release()
+			}
+		}
+	}()
+	for i, c := range rows.Columns() {
+		slice := array.NewSlice(c, from, to)
+		var err error
+		columns[i], err = array.Concatenate([]arrow.Array{slice}, memory.DefaultAllocator)
+		slice.Release()
+		if err != nil {
+			return nil, fmt.Errorf("copy rows: %w", err)
+		}
+	}
+	return array.NewRecordBatch(rows.Schema(), columns, to-from), nil
+}
+
+// reject handles the one row that SQL fails on.
+func (x *execution) reject(sink, source string, rows arrow.RecordBatch, memoryShort bool, cause error) (int64, error) {
+	r := x.job.Ranges[rangesOf(rows).Value(0)]
+	offset := offsetsOf(rows).Value(0)
+	if memoryShort {
+		return 0, fmt.Errorf("%w: sink %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, sink, offset, r.TopicPartition, cause)
+	}
+	i := slices.IndexFunc(x.opts.Sources, func(s Source) bool { return s.Name == source })
+	if x.opts.Sources[i].SkipBad {
+		x.opts.OnReject(sink, batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Reason: cause.Error()})
+		return 1, nil
+	}
+	return 0, fmt.Errorf("%w: sink %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",
+		batch.ErrInvalid, sink, offset, r.TopicPartition, cause, source)
+}
