@@ -1,0 +1,99 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	iceio "github.com/apache/iceberg-go/io"
+)
+
+// durable makes iceberg-go write local files so that they survive a power cut.
+// Its own file system closes them without fsync. The registry is a global of
+// iceberg-go, and this replaces its entry once.
+func durable() {
+	makeDurable.Do(func() {
+		for _, scheme := range []string{"file", ""} {
+			iceio.Unregister(scheme)
+			iceio.Register(scheme, func(context.Context, *url.URL, map[string]string) (iceio.IO, error) { return localFS{}, nil })
+		}
+	})
+}
+
+// localFS is iceberg-go's local file system with durable writes: a file is
+// synced, gets its name when it is whole, and then its folder is synced.
+type localFS struct{ iceio.LocalFS }
+
+func localPath(name string) string {
+	if u, err := url.Parse(name); err == nil && u.Scheme == "file" {
+		return filepath.FromSlash(u.Path)
+	}
+	return strings.TrimPrefix(name, "file:")
+}
+
+// Create opens a file that appears under its name when it is closed.
+func (localFS) Create(name string) (iceio.FileWriter, error) {
+	path := localPath(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".frazil-tmp-")
+	if err != nil {
+		return nil, err
+	}
+	return &durableFile{File: f, path: path}, nil
+}
+
+// WriteFile writes a whole file.
+func (fs localFS) WriteFile(name string, content []byte) error {
+	f, err := fs.Create(name)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		_ = f.(*durableFile).discard()
+		return err
+	}
+	return f.Close()
+}
+
+type durableFile struct {
+	*os.File
+	path   string
+	closed bool
+}
+
+// ReadFrom is io.ReaderFrom.
+func (f *durableFile) ReadFrom(r io.Reader) (int64, error) { return io.Copy(f.File, r) }
+
+// Close publishes the file.
+func (f *durableFile) Close() error {
+	if f.closed {
+		return os.ErrClosed
+	}
+	f.closed = true
+	if err := errors.Join(f.Sync(), f.File.Chmod(0o644), f.File.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), f.path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(f.path))
+}
+
+func (f *durableFile) discard() error {
+	f.closed = true
+	return errors.Join(f.File.Close(), os.Remove(f.Name()))
+}
+
+func syncFolder(folder string) error {
+	f, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,244 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/lake"
+)
+
+// change is one snapshot in the making.
+type change struct {
+	id        int64
+	sequence  int64
+	operation table.Operation
+	base      []iceberg.ManifestFile // whose files stay
+	files     []iceberg.DataFile     // that are new
+	totals    *table.Summary         // of the snapshot that base comes from
+	stamp     *batch.Stamp
+}
+
+// Commit adds one snapshot with the files and the stamp and moves the tag to it.
+// Without files it is an empty snapshot: it moves the head all the same, so that
+// no older request can land any more. Whatever it returns, it may have been
+// applied.
+func (v *View) Commit(ctx context.Context, stamp *batch.Stamp, files *Files) (int64, error) {
+	c := &change{operation: table.OpAppend, stamp: stamp}
+	if files != nil {
+		if err := files.check(v.meta); err != nil {
+			return 0, err
+		}
+		c.files = files.files
+	}
+	if v.head != nil {
+		var err error
+		if c.base, err = v.t.manifestsOf(v.head); err != nil {
+			return 0, err
+		}
+		c.totals = v.head.Summary
+	}
+	return v.commit(ctx, c)
+}
+
+// Restore adds one snapshot with the contents of an earlier one.
+func (v *View) Restore(ctx context.Context, stamp *batch.Stamp, to int64, dropForeign bool) (int64, error) {
+	target := v.meta.SnapshotByID(to)
+	if target == nil {
+		return 0, fmt.Errorf("%w: snapshot %d of table %s has expired", batch.ErrDataLost, to, v.t.opts.Table)
+	}
+	if err := v.foreign(to); err != nil && !dropForeign {
+		return 0, err
+	}
+	c := &change{operation: table.OpOverwrite, stamp: stamp, totals: target.Summary}
+	var err error
+	if c.base, err = v.t.manifestsOf(target); err != nil {
+		return 0, err
+	}
+	return v.commit(ctx, c)
+}
+
+// foreign says whether other writers committed behind a snapshot.
+func (v *View) foreign(to int64) error {
+	for _, h := range v.History() {
+		switch {
+		case h.Snapshot == to:
+			return nil
+		case h.Stamp == nil || h.Stamp.Name != v.t.opts.Pipeline:
+			return fmt.Errorf("%w: snapshot %d of table %s was committed by another writer; going back would drop it (--drop-foreign)", batch.ErrDataLost, h.Snapshot, v.t.opts.Table)
+		}
+	}
+	return fmt.Errorf("%w: snapshots of table %s between its head and snapshot %d have expired, and other writers may have made them; going back would drop what they added (--drop-foreign)",
+		batch.ErrDataLost, v.t.opts.Table, to)
+}
+
+func (v *View) commit(ctx context.Context, c *change) (int64, error) {
+	t := v.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.id, c.sequence = newSnapshotID(), v.meta.LastSequenceNumber()+1
+	manifests, made, err := v.buildManifests(c)
+	if err != nil {
+		return 0, err
+	}
+	snapshot, manifests, err := v.buildSnapshot(c, manifests)
+	if err != nil {
+		return 0, err
+	}
+	updates := []table.Update{
+		table.NewAddSnapshotUpdate(snapshot), v.moveBranch(c.id),
+		table.NewSetSnapshotRefUpdate(t.tag, c.id, table.TagRef, 0, 0, 0),
+	}
+	expired := v.expired()
+	if len(expired) > 0 {
+		updates = append(updates, table.NewRemoveSnapshotsUpdate(expired, false))
+	}
+	meta, err := t.catalog.Commit(ctx, t.ident, v.requirements(), updates)
+	if err != nil {
+		return 0, err
+	}
+	t.committed(v.meta, meta, c, manifests, made, expired)
+	return c.id, nil
+}
+
+// moveBranch keeps the branch's own settings.
+func (v *View) moveBranch(to int64) table.Update {
+	var refAge, snapshotAge int64
+	var least int
+	for name, ref := range v.meta.Refs() {
+		if name != v.t.opts.Branch {
+			continue
+		}
+		if ref.MaxRefAgeMs != nil {
+			refAge = *ref.MaxRefAgeMs
+		}
+		if ref.MaxSnapshotAgeMs != nil {
+			snapshotAge = *ref.MaxSnapshotAgeMs
+		}
+		if ref.MinSnapshotsToKeep != nil {
+			least = *ref.MinSnapshotsToKeep
+		}
+	}
+	return table.NewSetSnapshotRefUpdate(v.t.opts.Branch, to, table.BranchRef, refAge, snapshotAge, least)
+}
+
+// newSnapshotID is random and positive, as Iceberg's other writers make it.
+func newSnapshotID() int64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return int64(binary.BigEndian.Uint64(b[:]) &^ (1 << 63))
+}
+
+// buildSnapshot writes the manifest list. It returns the manifests as a later
+// snapshot will read them.
+func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*table.Snapshot, []iceberg.ManifestFile, error) {
+	version := v.meta.Version()
+	name := v.metadataFile(fmt.Sprintf("snap-%d-%s.avro", c.id, uuid.NewString()))
+	var buf bytes.Buffer
+	first := v.meta.NextRowID()
+	if err := iceberg.WriteManifestList(version, &buf, c.id, idOf(v.head), &c.sequence, first, manifests); err != nil {
+		return nil, nil, fmt.Errorf("write the manifest list of table %s: %w", v.t.opts.Table, err)
+	}
+	written := bytes.NewReader(buf.Bytes())
+	if err := v.t.fs.WriteFile(name, buf.Bytes()); err != nil {
+		return nil, nil, lake.Classify("write "+name, err)
+	}
+	manifests, err := iceberg.ReadManifestList(written)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read back %s: %w", name, err)
+	}
+	schema := v.meta.CurrentSchema().ID
+	s := &table.Snapshot{
+		SnapshotID: c.id, ParentSnapshotID: idOf(v.head), SequenceNumber: c.sequence, TimestampMs: max(v.t.now().UnixMilli(), v.meta.LastUpdatedMillis()),
+		ManifestList: name, Summary: c.summary(), SchemaID: &schema,
+	}
+	if version >= 3 {
+		added := int64(0)
+		for _, f := range c.files {
+			added += f.Count()
+		}
+		s.FirstRowID, s.AddedRows = &first, &added
+	}
+	return s, manifests, nil
+}
+
+func (v *View) metadataFile(name string) string {
+	folder := v.meta.Properties()["write.metadata.path"]
+	if folder == "" {
+		folder = strings.TrimRight(v.meta.Location(), "/") + "/metadata"
+	}
+	return strings.TrimRight(folder, "/") + "/" + name
+}
+
+// The keys of a snapshot's summary: https://iceberg.apache.org/spec/#optional-snapshot-summary-fields
+const (
+	addedFiles, addedRecords, addedBytes = "added-data-files", "added-records", "added-files-size"
+	totalFiles, totalRecords, totalBytes = "total-data-files", "total-records", "total-files-size"
+)
+
+// summary counts what the snapshot adds and holds, and carries the stamp.
+func (c *change) summary() *table.Summary {
+	var files, records, size int64
+	for _, f := range c.files {
+		files++
+		records += f.Count()
+		size += f.FileSizeBytes()
+	}
+	p := iceberg.Properties{}
+	was := func(key string) int64 {
+		if c.totals == nil {
+			return 0
+		}
+		n, err := strconv.ParseInt(c.totals.Properties[key], 10, 64)
+		if err != nil {
+			return 0 // another writer left it out
+		}
+		return n
+	}
+	for key, n := range map[string]int64{addedFiles: files, addedRecords: records, addedBytes: size} {
+		if n > 0 {
+			p[key] = strconv.FormatInt(n, 10)
+		}
+	}
+	for key, n := range map[string]int64{totalFiles: files, totalRecords: records, totalBytes: size, "total-delete-files": 0, "total-position-deletes": 0, "total-equality-deletes": 0} {
+		p[key] = strconv.FormatInt(was(key)+n, 10)
+	}
+	maps.Copy(p, c.stamp.Properties())
+	return &table.Summary{Operation: c.operation, Properties: p}
+}
+
+// check makes sure that the files were written for the schema and the spec that
+// the commit asserts.
+func (f *Files) check(meta table.Metadata) error {
+	if f.schema != meta.CurrentSchema().ID || f.spec != meta.DefaultPartitionSpec() {
+		return fmt.Errorf("%w: the table's schema or partitioning changed while the batch was written; start the pipeline again", batch.ErrInvalid)
+	}
+	return nil
+}
+
+// manifestsOf returns the manifests of a snapshot, from memory where this
+// process committed it.
+func (t *Table) manifestsOf(s *table.Snapshot) ([]iceberg.ManifestFile, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m, ok := t.manifests[s.SnapshotID]; ok {
+		return slices.Clone(m), nil
+	}
+	m, err := s.Manifests(t.fs)
+	if err != nil {
+		return nil, lake.Classify("read "+path.Base(s.ManifestList), err)
+	}
+	return m, nil
+}

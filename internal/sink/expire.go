@@ -1,0 +1,243 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	iceio "github.com/apache/iceberg-go/io"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/frazil-io/frazil/internal/lake"
+)
+
+// deleteAfter is how long the files of expired snapshots stay: a reader that
+// began before may still need them.
+const deleteAfter = time.Hour
+
+// cacheMax bounds the manifests whose entries are kept for merging.
+const cacheMax = 4 * mergeWidth
+
+// garbage is a file that no live snapshot names, or will name once the
+// snapshots older than a sequence number are gone.
+type garbage struct {
+	file   string
+	before int64 // 0: no snapshot names it any more
+	due    time.Time
+}
+
+// expired returns the snapshots that the next commit removes: ancestors of the
+// head beyond those to keep. One that a ref names stays, and so does whatever is
+// not an ancestor of every live frazil tag: cutting the walk from the head to
+// such a tag would make a rollback indistinguishable.
+func (v *View) expired() []int64 {
+	named := map[int64]bool{}
+	var tags []int64
+	for name, ref := range v.meta.Refs() {
+		named[ref.SnapshotID] = true
+		if strings.HasPrefix(name, "frazil-") && name != v.t.tag && v.alive(ref.SnapshotID) {
+			tags = append(tags, ref.SnapshotID)
+		}
+	}
+	if v.tagged != nil { // ours moves to the new snapshot
+		delete(named, v.tagged.SnapshotID)
+	}
+	var gone []int64
+	hours := map[int64]bool{}
+	horizon := v.t.now().Add(-v.t.opts.KeepHourly).UnixMilli()
+	passed := len(tags) // tags that the walk has not met yet
+	kept := 1           // the new snapshot
+	v.walk(func(s *table.Snapshot) bool {
+		if slices.Contains(tags, s.SnapshotID) {
+			passed--
+		}
+		hour := s.TimestampMs / time.Hour.Milliseconds()
+		newest := !hours[hour]
+		hours[hour] = true
+		switch {
+		case kept < v.t.opts.KeepSnapshots, newest && s.TimestampMs >= horizon, named[s.SnapshotID], passed > 0:
+			kept++
+		default:
+			gone = append(gone, s.SnapshotID)
+		}
+		return true
+	})
+	return gone
+}
+
+// alive says whether the tag on a snapshot still holds expiry back: one that has
+// not moved for KeepHourly does not.
+func (v *View) alive(snapshot int64) bool {
+	s := v.meta.SnapshotByID(snapshot)
+	return s != nil && s.TimestampMs >= v.t.now().Add(-v.t.opts.KeepHourly).UnixMilli()
+}
+
+// committed keeps what the next commits need, and notes what became garbage.
+// What a restart loses of these notes are orphans in the table's metadata
+// folder, which hold nothing back.
+func (t *Table) committed(before, after table.Metadata, c *change, manifests []iceberg.ManifestFile, made map[string][]iceberg.ManifestEntry, expired []int64) {
+	due := t.now().Add(deleteAfter)
+	clear(t.manifests) // only the head is built upon
+	t.manifests[c.id] = manifests
+	live := map[string]bool{}
+	for _, m := range manifests {
+		live[m.FilePath()] = true
+	}
+	for _, m := range c.base {
+		if !live[m.FilePath()] {
+			t.garbage = append(t.garbage, garbage{m.FilePath(), c.sequence, due})
+			delete(t.entries, m.FilePath())
+		}
+	}
+	if len(t.entries) > cacheMax {
+		clear(t.entries)
+	}
+	maps.Copy(t.entries, made)
+	for _, id := range expired {
+		if s := before.SnapshotByID(id); s != nil && s.ManifestList != "" {
+			t.garbage = append(t.garbage, garbage{s.ManifestList, 0, due})
+		}
+	}
+	if t.catalog.WritesMetadata() {
+		t.oldMetadata(before, after, due)
+	}
+}
+
+// oldMetadata notes metadata files that the metadata log has dropped. A REST
+// server takes care of its own.
+func (t *Table) oldMetadata(before, after table.Metadata, due time.Time) {
+	if after.Properties()["write.metadata.delete-after-commit.enabled"] != "true" {
+		return
+	}
+	kept := map[string]bool{}
+	for e := range after.PreviousFiles() {
+		kept[e.MetadataFile] = true
+	}
+	for e := range before.PreviousFiles() {
+		if !kept[e.MetadataFile] {
+			t.garbage = append(t.garbage, garbage{e.MetadataFile, 0, due})
+		}
+	}
+}
+
+// Maintain deletes garbage that is due. What cannot be deleted is left.
+func (t *Table) Maintain(ctx context.Context) {
+	t.mu.Lock()
+	waiting := len(t.garbage) > 0 && !t.garbage[0].due.After(t.now())
+	t.mu.Unlock()
+	if !waiting {
+		return
+	}
+	tbl, err := t.catalog.Load(ctx, t.ident)
+	if err != nil {
+		return
+	}
+	oldest := tbl.Metadata().LastSequenceNumber()
+	for _, s := range tbl.Metadata().Snapshots() {
+		oldest = min(oldest, s.SequenceNumber)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	t.garbage = slices.DeleteFunc(t.garbage, func(g garbage) bool {
+		if g.due.After(now) || g.before > oldest || ctx.Err() != nil {
+			return false
+		}
+		if err := t.fs.Remove(g.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.log.Debug("a file of an expired snapshot was not deleted", "file", g.file, "error", err)
+		}
+		return true
+	})
+}
+
+// Sweep deletes the data files of an attempt that no live snapshot names.
+func (t *Table) Sweep(ctx context.Context, attempt string) error {
+	tbl, err := t.catalog.Load(ctx, t.ident)
+	if err != nil {
+		return err
+	}
+	folder := t.attemptFolder(tbl.Metadata(), attempt)
+	files, err := t.list(folder)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	named, err := t.names(tbl.Metadata(), folder)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if named[suffix(f, folder)] {
+			continue
+		}
+		if err := t.fs.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return lake.Classify("delete "+f, err)
+		}
+	}
+	return nil
+}
+
+// suffix is a file's name within a folder: listings and manifests differ in how
+// they spell what comes before.
+func suffix(file, folder string) string {
+	if i := strings.LastIndex(file, base(folder)+"/"); i >= 0 {
+		return file[i:]
+	}
+	return file
+}
+
+func base(folder string) string {
+	folder = strings.TrimRight(folder, "/")
+	return folder[strings.LastIndexByte(folder, '/')+1:]
+}
+
+func (t *Table) list(folder string) ([]string, error) {
+	l, ok := t.fs.(iceio.ListableIO)
+	if !ok {
+		return nil, nil
+	}
+	var files []string
+	err := l.WalkDir(folder, func(name string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && e != nil && !e.IsDir() {
+			files = append(files, name)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, lake.Classify("list "+folder, err)
+	}
+	return files, nil
+}
+
+// names returns which files of a folder any live snapshot names.
+func (t *Table) names(meta table.Metadata, folder string) (map[string]bool, error) {
+	named := map[string]bool{}
+	read := map[string]bool{}
+	for _, s := range meta.Snapshots() {
+		manifests, err := t.manifestsOf(&s)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range manifests {
+			if read[m.FilePath()] {
+				continue
+			}
+			read[m.FilePath()] = true
+			entries, err := m.FetchEntries(t.fs, true)
+			if err != nil {
+				return nil, lake.Classify("read "+m.FilePath(), err)
+			}
+			for _, e := range entries {
+				named[suffix(e.DataFile().FilePath(), folder)] = true
+			}
+		}
+	}
+	return named, nil
+}

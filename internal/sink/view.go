@@ -1,0 +1,141 @@
+package sink
+
+import (
+	"fmt"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// View is a table's metadata as loaded once.
+type View struct {
+	t      *Table
+	meta   table.Metadata
+	layout *layout
+	head   *table.Snapshot // nil: the branch has none
+	tagged *table.Snapshot // nil: there is no tag
+	stamp  *batch.Stamp
+}
+
+func (t *Table) view(meta table.Metadata) (*View, error) {
+	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag)}
+	v.head = meta.SnapshotByName(t.opts.Branch)
+	if v.head == nil && t.opts.Branch == table.MainBranch {
+		v.head = meta.CurrentSnapshot()
+	}
+	var err error
+	if v.layout, err = t.layout(meta.CurrentSchema()); err != nil {
+		return nil, err
+	}
+	if v.tagged != nil {
+		if v.stamp, err = stampOf(v.tagged); err != nil {
+			return nil, fmt.Errorf("table %s: %w", t.opts.Table, err)
+		}
+		if v.stamp == nil {
+			return nil, fmt.Errorf("%w: tag %s of table %s is on snapshot %d, which carries no stamp: somebody moved it; put it back on the newest stamped snapshot",
+				batch.ErrDataLost, t.tag, t.opts.Table, v.tagged.SnapshotID)
+		}
+	}
+	return v, nil
+}
+
+func stampOf(s *table.Snapshot) (*batch.Stamp, error) {
+	if s.Summary == nil {
+		return nil, nil
+	}
+	return batch.ParseStamp(s.Summary.Properties)
+}
+
+// Stamp is what the tagged snapshot carries, nil without a tag.
+func (v *View) Stamp() *batch.Stamp { return v.stamp }
+
+// Head is the snapshot at the head of the branch, 0 if there is none.
+func (v *View) Head() int64 {
+	if v.head == nil {
+		return 0
+	}
+	return v.head.SnapshotID
+}
+
+// Ancestry says how the tag relates to the head.
+func (v *View) Ancestry() batch.Ancestry {
+	if v.tagged == nil {
+		return batch.IsAncestor
+	}
+	for s := v.head; s != nil; {
+		if s.SnapshotID == v.tagged.SnapshotID {
+			return batch.IsAncestor
+		}
+		if s.ParentSnapshotID == nil {
+			return batch.NotAncestor
+		}
+		if s = v.meta.SnapshotByID(*s.ParentSnapshotID); s == nil {
+			return batch.UnknownAncestor
+		}
+	}
+	return batch.NotAncestor
+}
+
+// walk calls f for each live snapshot from the head back, until f says no.
+func (v *View) walk(f func(*table.Snapshot) bool) {
+	for s := v.head; s != nil && f(s) && s.ParentSnapshotID != nil; {
+		s = v.meta.SnapshotByID(*s.ParentSnapshotID)
+	}
+}
+
+// Stamped is a live snapshot and its stamp, nil for another writer's.
+type Stamped struct {
+	Snapshot int64
+	Stamp    *batch.Stamp
+}
+
+// History returns the live snapshots from the head back.
+func (v *View) History() []Stamped {
+	var all []Stamped
+	v.walk(func(s *table.Snapshot) bool {
+		st, err := stampOf(s)
+		if err != nil {
+			st = nil // of a newer version: not ours to judge
+		}
+		all = append(all, Stamped{s.SnapshotID, st})
+		return true
+	})
+	return all
+}
+
+// Snapshot returns the stamp of any live snapshot.
+func (v *View) Snapshot(id int64) (*batch.Stamp, bool) {
+	s := v.meta.SnapshotByID(id)
+	if s == nil {
+		return nil, false
+	}
+	st, err := stampOf(s)
+	return st, err == nil
+}
+
+// Metadata is what was loaded.
+func (v *View) Metadata() table.Metadata { return v.meta }
+
+// requirements assert everything that was seen.
+func (v *View) requirements() []table.Requirement {
+	return []table.Requirement{
+		table.AssertTableUUID(v.meta.TableUUID()),
+		table.AssertRefSnapshotID(v.t.opts.Branch, idOf(v.head)),
+		table.AssertRefSnapshotID(v.t.tag, idOf(v.tagged)),
+		table.AssertCurrentSchemaID(v.meta.CurrentSchema().ID),
+		table.AssertDefaultSpecID(v.meta.DefaultPartitionSpec()),
+	}
+}
+
+func idOf(s *table.Snapshot) *int64 {
+	if s == nil {
+		return nil
+	}
+	id := s.SnapshotID
+	return &id
+}
+
+// spec is the partition spec for new files.
+func (v *View) spec() iceberg.PartitionSpec { return v.meta.PartitionSpec() }
