@@ -316,3 +316,24 @@ func (c *Checkpoint) put(ctx context.Context, kind, key string, v any) error {
 	}
 	return c.store.Put(ctx, key, data)
 }
+
+func (c *Checkpoint) dimension(version string) string { return c.name + "/dims/" + version }
+
+// KeepDimension keeps the contents of a dimension table under their SHA-256.
+func (c *Checkpoint) KeepDimension(ctx context.Context, version string, data []byte) error {
+	err := c.store.Create(ctx, c.dimension(version), data)
+	if errors.Is(err, objstore.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// Dimension returns the contents of a dimension table. batch.ErrInvalid: they are
+// not kept.
+func (c *Checkpoint) Dimension(ctx context.Context, version string) ([]byte, error) {
+	data, err := c.store.Get(ctx, c.dimension(version))
+	if errors.Is(err, objstore.ErrNotFound) {
+		return nil, fmt.Errorf("%w: version %s of a dimension table is not in the checkpoint any more", batch.ErrInvalid, version)
+	}
+	return data, err
+}

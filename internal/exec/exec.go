@@ -241,3 +241,6 @@ func (e *Executor) load(ctx context.Context, versions map[string]string) error {
 	}
 	return nil
 }
+
+// Query returns what a sink's SQL came to.
+func (e *Executor) Query(sink string) *stream.Query { return e.queries[sink] }

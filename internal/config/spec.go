@@ -1,0 +1,146 @@
+// Package config reads a pipeline's spec: YAML with defaults, checked so that a
+// mistake is answered with file, line, column, key and what to write instead. It
+// knows nothing of the rooms.
+package config
+
+// Spec is one pipeline.
+type Spec struct {
+	Name        string             `yaml:"name"`
+	Trigger     Trigger            `yaml:"trigger"`
+	Limits      Limits             `yaml:"limits"`
+	Checkpoint  string             `yaml:"checkpoint"`
+	Memory      Bytes              `yaml:"memory"`
+	Catalogs    map[string]Catalog `yaml:"catalogs"`
+	Sources     Ordered[Source]    `yaml:"sources"`
+	Tables      Ordered[Dimension] `yaml:"tables"`
+	Views       Ordered[string]    `yaml:"views"`
+	Sinks       Ordered[Sink]      `yaml:"sinks"`
+	DeadLetter  any                `yaml:"dead_letter" later:"dead letters come with a later version; use on_bad_record: fail or skip"`
+	Maintenance Maintenance        `yaml:"maintenance"`
+}
+
+// Trigger says when a batch begins.
+type Trigger struct {
+	Interval     *Duration `yaml:"interval"`
+	AvailableNow bool      `yaml:"available_now"`
+	Freshness    any       `yaml:"freshness" later:"choosing the interval by itself comes with a later version; use interval"`
+}
+
+// Limits bound one batch.
+type Limits struct {
+	MaxBytes   Bytes    `yaml:"max_bytes"`
+	MaxRecords int64    `yaml:"max_records"`
+	MinRecords int64    `yaml:"min_records"`
+	MinBytes   Bytes    `yaml:"min_bytes"`
+	MaxDelay   Duration `yaml:"max_delay"`
+}
+
+// Catalog is an Iceberg catalog.
+type Catalog struct {
+	Type       string            `yaml:"type"`
+	URI        string            `yaml:"uri"`
+	Warehouse  string            `yaml:"warehouse"`
+	Credential string            `yaml:"credential" secret:"true"`
+	Token      string            `yaml:"token" secret:"true"`
+	Properties map[string]string `yaml:"properties"`
+}
+
+// Source is a relation that is streamed.
+type Source struct {
+	Kafka       *Kafka       `yaml:"kafka"`
+	Format      string       `yaml:"format"`
+	Options     FormatOption `yaml:"options"`
+	Columns     string       `yaml:"columns"`
+	Timestamps  string       `yaml:"timestamps"`
+	Tombstones  string       `yaml:"tombstones"`
+	Metadata    bool         `yaml:"metadata"`
+	OnBadRecord string       `yaml:"on_bad_record"`
+	SchemaFile  any          `yaml:"schema_file" later:"avro and protobuf come with a later version; use json or raw"`
+	Registry    any          `yaml:"registry" later:"schema registries come with a later version; use json with columns"`
+	Envelope    any          `yaml:"envelope" later:"Debezium envelopes come with a later version; unnest them in SQL"`
+	Key         any          `yaml:"key" later:"decoding keys comes with a later version; set metadata: true and use _key"`
+	Expect      any          `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
+	Watermark   any          `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
+}
+
+// Kafka is where a source's records come from.
+type Kafka struct {
+	Brokers      []string `yaml:"brokers"`
+	Topics       []string `yaml:"topics"`
+	TopicPattern string   `yaml:"topic_pattern"`
+	Start        Start    `yaml:"start"`
+	Isolation    string   `yaml:"isolation"`
+	OnDataLoss   string   `yaml:"on_data_loss"`
+	Group        *string  `yaml:"group"`
+	SASL         *SASL    `yaml:"sasl"`
+	TLS          *TLS     `yaml:"tls"`
+}
+
+// SASL is how to log in.
+type SASL struct {
+	Mechanism string `yaml:"mechanism"`
+	Username  string `yaml:"username"`
+	Password  string `yaml:"password" secret:"true"`
+	Token     string `yaml:"token" secret:"true"`
+}
+
+// TLS is how to encrypt.
+type TLS struct {
+	CA         string `yaml:"ca"`
+	Cert       string `yaml:"cert"`
+	Key        string `yaml:"key"`
+	ServerName string `yaml:"server_name"`
+}
+
+// FormatOption are settings of a format.
+type FormatOption struct {
+	UnknownFields string `yaml:"unknown_fields"`
+	Encoding      string `yaml:"encoding"`
+}
+
+// Dimension is a table to join with, pinned to one version for each batch.
+type Dimension struct {
+	Iceberg  *IcebergRef `yaml:"iceberg"`
+	Parquet  string      `yaml:"parquet"`
+	CSV      any         `yaml:"csv" later:"CSV tables come with a later version; convert the file to Parquet"`
+	Postgres any         `yaml:"postgres" later:"PostgreSQL tables come with a later version; copy the table to Iceberg or Parquet"`
+	Refresh  Duration    `yaml:"refresh"`
+}
+
+// IcebergRef names a table in a catalog.
+type IcebergRef struct {
+	Catalog string `yaml:"catalog"`
+	Table   string `yaml:"table"`
+}
+
+// Sink is a SELECT and the table that takes its rows.
+type Sink struct {
+	SQL     string   `yaml:"sql"`
+	Mode    string   `yaml:"mode"`
+	Iceberg *Iceberg `yaml:"iceberg"`
+	Late    any      `yaml:"late" later:"late rows come with windows in a later version; leave it out"`
+	Key     any      `yaml:"key" later:"mode: update comes with a later version; use mode: append"`
+	OrderBy any      `yaml:"order_by" later:"mode: update comes with a later version; use mode: append"`
+	Audit   any      `yaml:"audit" later:"audits come with a later version; leave it out"`
+	Expect  any      `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
+}
+
+// Iceberg is the table of a sink.
+type Iceberg struct {
+	Catalog     string            `yaml:"catalog"`
+	Table       string            `yaml:"table"`
+	Create      *bool             `yaml:"create"`
+	PartitionBy []string          `yaml:"partition_by"`
+	SortBy      []string          `yaml:"sort_by"`
+	Branch      string            `yaml:"branch"`
+	Evolve      string            `yaml:"evolve"`
+	Properties  map[string]string `yaml:"properties"`
+}
+
+// Maintenance is what keeps tables and checkpoint small.
+type Maintenance struct {
+	KeepSnapshots  int      `yaml:"keep_snapshots"`
+	KeepHourly     Duration `yaml:"keep_hourly"`
+	KeepBatches    int64    `yaml:"keep_batches"`
+	TargetFileSize Bytes    `yaml:"target_file_size"`
+}

@@ -1,0 +1,276 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+func defaults() *Spec {
+	return &Spec{
+		Limits:      Limits{MaxBytes: 256 << 20, MaxDelay: Duration(time.Minute)},
+		Checkpoint:  "./frazil-data/checkpoints",
+		Memory:      512 << 20,
+		Maintenance: Maintenance{KeepSnapshots: 100, KeepHourly: Duration(7 * 24 * time.Hour), KeepBatches: 1000, TargetFileSize: 256 << 20},
+	}
+}
+
+var (
+	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// memoryMin is what the smallest pipeline needs.
+const memoryMin = 128 << 20
+
+// validate checks what types alone cannot, and fills in defaults that depend on
+// other keys.
+func (p *parse) validate(s *Spec) {
+	if !dnsLabel.MatchString(s.Name) {
+		p.fail("name", "%q is not a DNS label: up to 63 lower-case letters, digits and hyphens", s.Name)
+	}
+	p.trigger(s)
+	if s.Memory < memoryMin {
+		p.fail("memory", "%d bytes are too few; a pipeline needs at least 128MiB", s.Memory)
+	}
+	if s.Limits.MaxRecords < 0 || s.Limits.MinRecords < 0 {
+		p.fail("limits", "a number of records is not negative; 0 is no limit")
+	}
+	if s.Limits.MaxRecords > 0 && s.Limits.MinRecords > s.Limits.MaxRecords {
+		p.fail("limits.min_records", "%d is more than max_records, %d: no batch could begin", s.Limits.MinRecords, s.Limits.MaxRecords)
+	}
+	if s.Limits.MaxBytes > 0 && s.Limits.MinBytes > s.Limits.MaxBytes {
+		p.fail("limits.min_bytes", "it is more than max_bytes: no batch could begin")
+	}
+	if m := s.Maintenance; m.KeepSnapshots < 1 || m.KeepBatches < 1 {
+		p.fail("maintenance", "at least 1 must be kept")
+	}
+	p.catalogs(s)
+	p.relations(s)
+	for _, name := range s.Sources.Names {
+		src := s.Sources.By[name]
+		p.source("sources."+name, s.Name, &src)
+		s.Sources.By[name] = src
+	}
+	for _, name := range s.Tables.Names {
+		p.dimension("tables."+name, s, s.Tables.By[name])
+	}
+	p.sinks(s)
+}
+
+func (p *parse) trigger(s *Spec) {
+	t := &s.Trigger
+	switch {
+	case t.Interval != nil && t.AvailableNow:
+		p.fail("trigger", "interval and available_now exclude each other")
+	case t.Interval == nil && !t.AvailableNow:
+		p.fail("trigger", "say when a batch begins: {interval: 1s}, {interval: 0s} for one after the other, or {available_now: true}")
+	}
+}
+
+func (p *parse) catalogs(s *Spec) {
+	for name, c := range s.Catalogs {
+		path := "catalogs." + name
+		switch c.Type {
+		case "rest", "sql":
+		case "":
+			p.fail(path, "type is missing; write rest or sql")
+		default:
+			p.fail(path+".type", "%q is not rest or sql; Glue, S3 Tables and Polaris are used by their REST endpoints", c.Type)
+		}
+		if c.URI == "" {
+			p.fail(path, "uri is missing; write the server's address, or a file for an embedded SQLite catalog")
+		}
+		if c.Type == "sql" && c.Warehouse == "" {
+			p.fail(path, "warehouse is missing; write a directory or s3://bucket/prefix")
+		}
+	}
+}
+
+// relations checks the names that SQL uses.
+func (p *parse) relations(s *Spec) {
+	seen := map[string]string{}
+	for kind, names := range map[string][]string{"sources": s.Sources.Names, "tables": s.Tables.Names, "views": s.Views.Names} {
+		for _, name := range names {
+			path := kind + "." + name
+			if !identifier.MatchString(name) || strings.HasPrefix(name, "__") {
+				p.fail(path, "%q is not a name for SQL: letters, digits and underscores, not beginning with a digit or two underscores", name)
+			}
+			if was, ok := seen[strings.ToLower(name)]; ok {
+				p.fail(path, "the name is taken by %s", was)
+			}
+			seen[strings.ToLower(name)] = path
+		}
+	}
+	if len(s.Sources.Names) == 0 {
+		p.fail("sources", "at least one source is needed")
+	}
+	for _, name := range s.Views.Names {
+		if strings.TrimSpace(s.Views.By[name]) == "" {
+			p.fail("views."+name, "the SQL is empty")
+		}
+	}
+}
+
+// one refuses a value that is not among those allowed, and sets the first one
+// where there is none.
+func (p *parse) one(path string, value *string, allowed ...string) {
+	if *value == "" {
+		*value = allowed[0]
+		return
+	}
+	for _, a := range allowed {
+		if *value == a {
+			return
+		}
+	}
+	p.fail(path, "%q is not %s", *value, strings.Join(allowed, " or "))
+}
+
+func (p *parse) source(path, pipeline string, s *Source) {
+	switch s.Format {
+	case "json":
+		if strings.TrimSpace(s.Columns) == "" {
+			p.fail(path, "columns are missing; write them as SQL types: id BIGINT, page VARCHAR (`frazil init` infers them)")
+		}
+	case "raw":
+		if s.Columns != "" {
+			p.fail(path+".columns", "format raw has key, value and headers; leave columns out")
+		}
+	case "avro", "protobuf", "csv":
+		p.fail(path+".format", "%s comes with a later version; use json or raw", s.Format)
+	case "":
+		p.fail(path, "format is missing; write json or raw")
+	default:
+		p.fail(path+".format", "%q is not json or raw", s.Format)
+	}
+	p.one(path+".options.unknown_fields", &s.Options.UnknownFields, "ignore", "reject", "column")
+	if s.Options.Encoding != "" && s.Options.Encoding != "none" {
+		p.fail(path+".options.encoding", "%q: compression inside of values comes with a later version; Kafka's own compression is read as it is", s.Options.Encoding)
+	}
+	p.one(path+".timestamps", &s.Timestamps, "rfc3339", "s", "ms", "us", "ns")
+	p.one(path+".tombstones", &s.Tombstones, "drop", "keep", "reject")
+	if s.OnBadRecord == "dead_letter" {
+		p.fail(path+".on_bad_record", "dead letters come with a later version; use fail or skip")
+	} else {
+		p.one(path+".on_bad_record", &s.OnBadRecord, "fail", "skip")
+	}
+	if s.Kafka == nil {
+		p.fail(path, "kafka is missing; write brokers and topics")
+		return
+	}
+	p.kafka(path+".kafka", pipeline, s.Kafka)
+}
+
+func (p *parse) kafka(path, pipeline string, k *Kafka) {
+	if len(k.Brokers) == 0 {
+		p.fail(path, "brokers are missing; write for instance [localhost:9092]")
+	}
+	for _, b := range k.Brokers {
+		if !strings.Contains(b, ":") || strings.Contains(b, "/") {
+			p.fail(path+".brokers", "%q is not host:port", b)
+		}
+	}
+	if (len(k.Topics) == 0) == (k.TopicPattern == "") {
+		p.fail(path, "write either topics or topic_pattern")
+	}
+	if k.TopicPattern != "" {
+		if _, err := regexp.Compile(k.TopicPattern); err != nil {
+			p.fail(path+".topic_pattern", "%q is not a regular expression: %v", k.TopicPattern, err)
+		}
+	}
+	if k.Start.Text == "" && k.Start.Offsets == nil {
+		p.fail(path, "start is missing; write earliest, latest, a timestamp, or offsets by topic and partition")
+	}
+	p.one(path+".isolation", &k.Isolation, "read_committed", "read_uncommitted")
+	p.one(path+".on_data_loss", &k.OnDataLoss, "fail", "record")
+	if k.Group == nil {
+		group := "frazil-" + pipeline
+		k.Group = &group
+	}
+	if k.SASL != nil {
+		mechanism := k.SASL.Mechanism
+		p.one(path+".sasl.mechanism", &mechanism, "", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "aws_msk_iam")
+		if mechanism == "" {
+			p.fail(path+".sasl", "mechanism is missing; write plain, scram-sha-256, scram-sha-512, oauthbearer or aws_msk_iam")
+		}
+	}
+}
+
+func (p *parse) dimension(path string, s *Spec, d Dimension) {
+	switch {
+	case d.Iceberg != nil && d.Parquet != "", d.Iceberg == nil && d.Parquet == "":
+		p.fail(path, "say where the table comes from: either iceberg or parquet")
+	case d.Iceberg != nil:
+		p.catalogRef(path+".iceberg", s, d.Iceberg.Catalog)
+		if strings.Count(d.Iceberg.Table, ".") == 0 {
+			p.fail(path+".iceberg.table", "%q has no namespace; write namespace.table", d.Iceberg.Table)
+		}
+	}
+}
+
+func (p *parse) catalogRef(path string, s *Spec, name string) {
+	if _, ok := s.Catalogs[name]; !ok {
+		p.fail(path+".catalog", "catalog %q is not among catalogs", name)
+	}
+}
+
+func (p *parse) sinks(s *Spec) {
+	if len(s.Sinks.Names) == 0 {
+		p.fail("sinks", "at least one sink is needed")
+	}
+	taken := map[string]string{}
+	for _, name := range s.Sinks.Names {
+		sink := s.Sinks.By[name]
+		path := "sinks." + name
+		if !identifier.MatchString(name) {
+			p.fail(path, "%q is not a name: letters, digits and underscores", name)
+		}
+		if strings.TrimSpace(sink.SQL) == "" {
+			p.fail(path, "sql is missing; write a SELECT")
+		}
+		switch sink.Mode {
+		case "", "append":
+			sink.Mode = "append"
+		case "update", "complete":
+			p.fail(path+".mode", "mode %s comes with a later version; use append", sink.Mode)
+		default:
+			p.fail(path+".mode", "%q is not append", sink.Mode)
+		}
+		if sink.Iceberg == nil {
+			p.fail(path, "iceberg is missing; write catalog and table")
+			continue
+		}
+		p.iceberg(path+".iceberg", s, sink.Iceberg)
+		table := sink.Iceberg.Catalog + "/" + sink.Iceberg.Table
+		if was, ok := taken[table]; ok {
+			p.fail(path+".iceberg.table", "sink %s writes table %s already; give each sink a table of its own, or put the rows together with UNION ALL", was, sink.Iceberg.Table)
+		}
+		taken[table] = name
+		s.Sinks.By[name] = sink
+	}
+}
+
+func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {
+	p.catalogRef(path, s, i.Catalog)
+	if i.Table == "" || strings.Count(i.Table, ".") == 0 {
+		p.fail(path+".table", "%q has no namespace; write namespace.table", i.Table)
+	}
+	if i.Create == nil {
+		create := true
+		i.Create = &create
+	}
+	if i.Branch == "" {
+		i.Branch = "main"
+	}
+	switch i.Evolve {
+	case "", "none":
+	case "add", "widen":
+		p.fail(path+".evolve", "schema evolution comes with a later version; use none, and change the table by hand")
+	default:
+		p.fail(path+".evolve", "%q is not none", i.Evolve)
+	}
+	if v := i.Properties["format-version"]; v != "" && v != "2" && v != "3" {
+		p.fail(path+".properties", "format-version %q is not 2 or 3", v)
+	}
+}

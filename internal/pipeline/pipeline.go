@@ -1,0 +1,315 @@
+// Package pipeline turns a spec into rooms and a driver: it alone knows their
+// concrete types.
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/google/uuid"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/driver"
+	"github.com/frazil-io/frazil/internal/exec"
+	"github.com/frazil-io/frazil/internal/exec/stream"
+	"github.com/frazil-io/frazil/internal/kafka"
+	"github.com/frazil-io/frazil/internal/lake"
+	"github.com/frazil-io/frazil/internal/objstore"
+	"github.com/frazil-io/frazil/internal/planner"
+	"github.com/frazil-io/frazil/internal/sink"
+	"github.com/frazil-io/frazil/internal/source"
+	"github.com/frazil-io/frazil/internal/source/decode"
+)
+
+// Options are what a command line adds to a spec.
+type Options struct {
+	AvailableNow bool
+	Takeover     bool
+	Adopt        []string
+	Grace        time.Duration
+	Log          *slog.Logger
+	Observer     driver.Observer
+}
+
+// Pipeline is a spec whose SQL was checked.
+type Pipeline struct {
+	spec *config.Spec
+	opts Options
+	exec *exec.Executor
+
+	mu       sync.Mutex
+	catalogs map[string]*lake.Catalog
+	source   *source.Source
+	tables   map[string]*sink.Table
+	log      *slog.Logger
+}
+
+// New checks a spec as far as that needs no server: columns, SQL, types.
+// batch.ErrInvalid says what is wrong.
+func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
+	p := &Pipeline{spec: spec, opts: o, log: o.Log, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	eo, err := p.execOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.exec, err = exec.New(ctx, eo); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// shareOfDuckDB is the part of `memory` that DuckDB may take; the rest is for
+// fetched bytes, decoded rows and Parquet pages.
+const shareOfDuckDB = 3
+
+func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
+	s := p.spec
+	o := exec.Options{
+		MemoryBytes: int64(s.Memory) / shareOfDuckDB, SpillDir: filepath.Join(os.TempDir(), "frazil-spill-"+s.Name),
+		OnReject: func(sink string, r batch.Reject) {
+			p.log.Warn("record skipped by SQL", "sink", sink, "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
+		},
+	}
+	for _, name := range s.Sources.Names {
+		src := s.Sources.By[name]
+		d, err := newDecoder(name, src)
+		if err != nil {
+			return o, err
+		}
+		fields := d.Fields()
+		if src.Metadata {
+			fields = append(fields[:len(fields):len(fields)], decode.MetadataFields()...)
+		}
+		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip"})
+	}
+	for _, name := range s.Views.Names {
+		o.Views = append(o.Views, stream.View{Name: name, SQL: s.Views.By[name]})
+	}
+	for _, name := range s.Sinks.Names {
+		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
+	}
+	for _, name := range s.Tables.Names {
+		d, err := p.dimension(ctx, name, s.Tables.By[name])
+		if err != nil {
+			return o, fmt.Errorf("table %s: %w", name, err)
+		}
+		o.Tables = append(o.Tables, exec.Table{Name: name, Dimension: d})
+	}
+	return o, nil
+}
+
+func newDecoder(name string, s config.Source) (decode.Decoder, error) {
+	var fields []arrow.Field
+	if s.Format == "json" {
+		var err error
+		if fields, err = decode.ParseColumns(s.Columns); err != nil {
+			return nil, fmt.Errorf("source %s: %w", name, err)
+		}
+	}
+	d, err := decode.New(s.Format, fields, decode.Options{Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps})
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// Schema returns the columns of a sink's rows.
+func (p *Pipeline) Schema(sink string) *arrow.Schema { return p.exec.Schema(sink) }
+
+// Query returns what a sink's SQL came to.
+func (p *Pipeline) Query(sink string) *stream.Query { return p.exec.Query(sink) }
+
+// Close frees everything.
+func (p *Pipeline) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.source != nil {
+		p.source.Close()
+	}
+	p.exec.Close()
+	for _, c := range p.catalogs {
+		c.Close()
+	}
+}
+
+// Catalog opens a catalog of the spec, once.
+func (p *Pipeline) Catalog(ctx context.Context, name string) (*lake.Catalog, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.catalogs[name]; c != nil {
+		return c, nil
+	}
+	c := p.spec.Catalogs[name]
+	opened, err := lake.Open(ctx, lake.Options{
+		Name: name, Type: c.Type, URI: c.URI, Warehouse: c.Warehouse, Credential: c.Credential, Token: c.Token, Properties: c.Properties,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.catalogs[name] = opened
+	return opened, nil
+}
+
+// Source opens the sources, once.
+func (p *Pipeline) Source() (*source.Source, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.source != nil {
+		return p.source, nil
+	}
+	var all []source.Options
+	for _, name := range p.spec.Sources.Names {
+		all = append(all, sourceOptions(name, p.spec.Sources.By[name]))
+	}
+	s, err := source.New(all, p.log, time.Now, func(r batch.Reject) {
+		p.log.Warn("record skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.source = s
+	return s, nil
+}
+
+func kafkaOptions(k *config.Kafka) kafka.Options {
+	o := kafka.Options{Brokers: k.Brokers}
+	if k.SASL != nil {
+		o.SASL = kafka.SASL{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password, Token: k.SASL.Token}
+	}
+	if k.TLS != nil {
+		o.TLS = kafka.TLS{Enabled: true, CA: k.TLS.CA, Cert: k.TLS.Cert, Key: k.TLS.Key, ServerName: k.TLS.ServerName}
+	}
+	return o
+}
+
+func sourceOptions(name string, s config.Source) source.Options {
+	k := s.Kafka
+	return source.Options{
+		Name: name, Kafka: kafkaOptions(k), Topics: k.Topics, Pattern: k.TopicPattern,
+		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
+		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
+		SkipBad: s.OnBadRecord == "skip", Metadata: s.Metadata,
+		Decoder: func() (decode.Decoder, error) { return newDecoder(name, s) },
+	}
+}
+
+// Table opens the table of a sink, and makes it where the spec says so.
+func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) {
+	i := p.spec.Sinks.By[name].Iceberg
+	c, err := p.Catalog(ctx, i.Catalog)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.tables[name]; t != nil {
+		return t, nil
+	}
+	format := 2
+	if i.Properties["format-version"] == "3" {
+		format = 3
+	}
+	m := p.spec.Maintenance
+	t, err := sink.Open(ctx, c, sink.Options{
+		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
+		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
+	}, p.exec.Schema(name), time.Now, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", name, err)
+	}
+	p.tables[name] = t
+	return t, nil
+}
+
+// Checkpoint opens the pipeline's own records.
+func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, error) {
+	store, err := objstore.Open(ctx, p.spec.Checkpoint, p.storeProperties())
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	return checkpoint.New(store, p.spec.Name), nil
+}
+
+// storeProperties are those of the first catalog that has keys for S3: the
+// checkpoint usually lies beside the warehouse.
+func (p *Pipeline) storeProperties() map[string]string {
+	for _, name := range p.spec.Sinks.Names {
+		if i := p.spec.Sinks.By[name].Iceberg; i != nil {
+			if props := p.spec.Catalogs[i.Catalog].Properties; props["s3.endpoint"] != "" || props["s3.region"] != "" {
+				return props
+			}
+		}
+	}
+	return nil
+}
+
+// Driver opens all rooms and wires them.
+func (p *Pipeline) Driver(ctx context.Context) (*driver.Driver, error) {
+	src, err := p.Source()
+	if err != nil {
+		return nil, err
+	}
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rooms := driver.Rooms{
+		Source: src, Executor: p.exec, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
+		NewID: uuid.NewString, Alive: alive,
+	}
+	recordLoss := false
+	for _, s := range p.spec.Sources.By {
+		recordLoss = recordLoss || s.Kafka.OnDataLoss == "record"
+	}
+	for _, name := range p.spec.Sinks.Names {
+		t, err := p.patiently(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.spec.SinkHash(name), Table: room{t}})
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("this host's name: %w", err)
+	}
+	l := p.spec.Limits
+	opts := driver.Options{
+		Name: p.spec.Name, Writer: batch.Writer{ID: uuid.NewString(), Host: host, PID: os.Getpid()},
+		Limits:   planner.Limits{BytesMax: int64(l.MaxBytes), RecordsMax: l.MaxRecords, BytesMin: int64(l.MinBytes), RecordsMin: l.MinRecords},
+		DelayMax: time.Duration(l.MaxDelay), RecordLoss: recordLoss, KeepBatches: p.spec.Maintenance.KeepBatches,
+		Takeover: p.opts.Takeover, Adopt: p.opts.Adopt, Grace: p.opts.Grace,
+	}
+	opts.Trigger.AvailableNow = p.spec.Trigger.AvailableNow || p.opts.AvailableNow
+	if i := p.spec.Trigger.Interval; i != nil {
+		opts.Trigger.Interval = time.Duration(*i)
+	}
+	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+}
+
+// startTimeout is how long a server may be away when a pipeline starts.
+const startTimeout = 30 * time.Second
+
+// patiently opens a sink's table, and waits for its catalog to start.
+func (p *Pipeline) patiently(ctx context.Context, name string) (*sink.Table, error) {
+	return patient(ctx, func() (*sink.Table, error) { return p.Table(ctx, name) })
+}
+
+// Run runs the pipeline until its trigger ends or stop is cancelled.
+func (p *Pipeline) Run(ctx, stop context.Context) error {
+	d, err := p.Driver(ctx)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, stop)
+}
