@@ -244,3 +244,15 @@ func (e *Executor) load(ctx context.Context, versions map[string]string) error {
 
 // Query returns what a sink's SQL came to.
 func (e *Executor) Query(sink string) *stream.Query { return e.queries[sink] }
+
+// ColumnsRead returns the columns of a source that a sink's SQL reads: those
+// that DuckDB asks for when it runs over no rows.
+func (e *Executor) ColumnsRead(ctx context.Context, sink, source string) ([]string, error) {
+	w := e.workers[0]
+	rows, err := w.statements[sink].Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows.Release()
+	return w.sources[source].Read(), nil
+}

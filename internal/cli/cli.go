@@ -1,0 +1,197 @@
+// Package cli is the command line: flags, output, exit codes. Each command has a
+// file of its own.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+)
+
+// Exit codes, stable and documented in docs/operations.md.
+const (
+	exitDone    = 0
+	exitFailed  = 1 // anything that is not below: a server that never answered
+	exitInvalid = 2 // the use, the spec, the SQL, a schema, a credential, a record
+	exitLost    = 3 // records are lost, or histories disagree: an operator decides
+	exitFenced  = 4 // another driver owns the pipeline
+)
+
+// app is what all commands share.
+type app struct {
+	out, err  io.Writer
+	output    string
+	logLevel  string
+	logFormat string
+}
+
+// Main runs a command line and returns the exit code.
+func Main(args []string, out, errOut io.Writer) int {
+	a := &app{out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.Execute()
+	if err == nil {
+		return exitDone
+	}
+	for _, line := range lines(err) {
+		fmt.Fprintf(errOut, "frazil: %s\n", line)
+	}
+	return code(err)
+}
+
+// lines are the mistakes of an error that joins several.
+func lines(err error) []string {
+	var all []string
+	for _, l := range strings.Split(err.Error(), "\n") {
+		if strings.TrimSpace(l) != "" {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// errUsage marks a wrong use of the command line.
+var errUsage = errors.New("usage")
+
+func code(err error) int {
+	var spec *config.Error
+	switch {
+	case errors.Is(err, batch.ErrFenced):
+		return exitFenced
+	case errors.Is(err, batch.ErrDataLost):
+		return exitLost
+	case errors.Is(err, batch.ErrUnavailable):
+		return exitFailed
+	case errors.Is(err, batch.ErrInvalid), errors.Is(err, errUsage), errors.As(err, &spec):
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "frazil", Short: "Kafka to Iceberg in small exact batches",
+		Long:          "Frazil turns Kafka topics into Apache Iceberg tables, one small exact batch at a time: one binary, one YAML file, SQL.",
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unknown command %q; `frazil help` lists them", errUsage, args[0])
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w; `%s --help` lists the flags", errUsage, err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.output, "output", "", "text, table, csv or json, where the command has it; json elsewhere than on a terminal")
+	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&a.logFormat, "log-format", "", "text or json; json elsewhere than on a terminal")
+	root.AddCommand(a.versionCommand(), a.validateCommand(), a.explainCommand(), a.runCommand(), a.schemaCommand(), a.statusCommand(),
+		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.initCommand(), a.demoCommand())
+	return root
+}
+
+// exactly is the number of arguments of a command.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%w: %s takes %s, not %d arguments", errUsage, cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// logger writes to the standard error.
+func (a *app) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return nil, fmt.Errorf("%w: --log-level %q is not debug, info, warn or error", errUsage, a.logLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch {
+	case a.logFormat == "json", a.logFormat == "" && !isTerminal(a.err):
+		return slog.New(slog.NewJSONHandler(a.err, o)), nil
+	case a.logFormat == "text", a.logFormat == "":
+		return slog.New(slog.NewTextHandler(a.err, o)), nil
+	}
+	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, a.logFormat)
+}
+
+// format decides between output for people and for programs.
+func (a *app) format(allowed ...string) (string, error) {
+	if a.output == "" {
+		if isTerminal(a.out) {
+			return allowed[0], nil
+		}
+		return allowed[len(allowed)-1], nil
+	}
+	for _, f := range allowed {
+		if a.output == f {
+			return f, nil
+		}
+	}
+	return "", fmt.Errorf("%w: --output %q is not %s", errUsage, a.output, strings.Join(allowed, " or "))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// load reads a spec with the environment.
+func load(path string) (*config.Spec, error) { return config.Load(path, os.LookupEnv) }
+
+// stopping is cancelled by the first SIGINT or SIGTERM; a second one ends the
+// process.
+func stopping() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+			signal.Stop(signals)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// Version is set when the binary is built.
+var Version = ""
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: exactly(0, "nothing"),
+		RunE: func(*cobra.Command, []string) error {
+			v := Version
+			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+				v = info.Main.Version
+			}
+			_, err := fmt.Fprintf(a.out, "frazil %s\n", v)
+			return err
+		},
+	}
+}

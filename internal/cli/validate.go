@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/pipeline"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	var connect bool
+	cmd := &cobra.Command{
+		Use: "validate SPEC…", Short: "Check everything that can be checked without running",
+		Long: "Checks YAML, keys, columns, SQL and types. With --connect it also asks the brokers, the catalogs and the checkpoint.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("%w: %s takes at least one spec", errUsage, cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var failed []string
+			var last error
+			for _, path := range args {
+				if err := a.validate(cmd.Context(), path, connect); err != nil {
+					failed = append(failed, err.Error())
+					last = err
+					continue
+				}
+				fmt.Fprintf(a.out, "%s: valid\n", path)
+			}
+			if len(failed) == 1 {
+				return last
+			}
+			if len(failed) > 1 {
+				return fmt.Errorf("%w: %s", batch.ErrInvalid, strings.Join(failed, "\n"))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&connect, "connect", false, "ask the brokers, catalogs and the checkpoint, too")
+	return cmd
+}
+
+func (a *app) validate(ctx context.Context, path string, connect bool) error {
+	spec, err := load(path)
+	if err != nil {
+		return err
+	}
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	p, err := pipeline.New(context.WithoutCancel(orBackground(ctx)), spec, pipeline.Options{Log: log})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer p.Close()
+	if connect {
+		if err := p.Connect(orBackground(ctx)); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func orBackground(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain SPEC", Short: "Show how each sink's SQL runs", Args: exactly(1, "a spec"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx := context.Background()
+			spec, err := load(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := pipeline.New(ctx, spec, pipeline.Options{})
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			defer p.Close()
+			for _, name := range spec.Sinks.Names {
+				e, err := p.Explain(ctx, name)
+				if err != nil {
+					return err
+				}
+				fmt.Fprint(a.out, e)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "spec-schema", Short: "Print the JSON Schema of the spec, for editors", Args: exactly(0, "nothing"),
+		RunE: func(*cobra.Command, []string) error {
+			data, err := config.JSONSchema()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(a.out, string(data))
+			return err
+		},
+	}
+}
