@@ -139,7 +139,11 @@ func Check(ctx context.Context, o Options, topics []string) error {
 		return Classify(fmt.Sprintf("ask %s", strings.Join(o.Brokers, ", ")), err)
 	}
 	for _, topic := range topics {
-		if err := details[topic].Err; err != nil {
+		err := details[topic].Err
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return fmt.Errorf("%w: topic %s does not exist on %s; create it, or check the name", batch.ErrInvalid, topic, strings.Join(o.Brokers, ", "))
+		}
+		if err != nil {
 			return Classify("topic "+topic, err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
 	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
 	_ "github.com/duckdb/duckdb-go/v2" // the driver
@@ -83,6 +84,9 @@ func literal(s string) string   { return "'" + strings.ReplaceAll(s, "'", "''") 
 // relation is SQL that gives a table's rows.
 func (e *Engine) relation(ctx context.Context, t Table) (string, error) {
 	loaded, err := t.Catalog.Load(ctx, t.Ident)
+	if errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
+		return "", fmt.Errorf("%w: it does not exist yet; run the pipeline first", batch.ErrInvalid)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,58 @@
+# Every go command needs these build tags: DuckDB's Arrow interface is behind one.
+TAGS := duckdb_arrow
+
+GO       ?= go
+BIN      := bin
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X github.com/frazil-io/frazil/internal/cli.Version=$(VERSION)
+LINT_VERSION := v2.12.2
+LINT     := .cache/golangci-lint-$(LINT_VERSION)
+SEEDS    ?= 10000
+
+export GOFLAGS += -tags=$(TAGS)
+export CGO_ENABLED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test integration bench soak lint fmt fmt-check sim faults compiler
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
+
+compiler:
+	@command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || { echo "frazil embeds DuckDB and needs a C compiler: install gcc or clang, or set CC" >&2; exit 1; }
+
+build: compiler ## build bin/frazil
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/frazil ./cmd/frazil
+
+demo: build ## run the etl example with everything embedded, and show its table
+	$(BIN)/frazil demo etl
+
+test: compiler ## all tests that need Go and a C compiler only
+	$(GO) test ./...
+
+integration: build ## real Kafka, S3 and REST catalog, kills, independent readers
+	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 25m -v ./test/integration/...
+
+sim: ## the protocol's simulation, SEEDS runs of each kind (10000)
+	$(GO) test -count=1 -timeout 120m ./internal/driver -run Simulation -v -args -seeds $(SEEDS)
+
+faults: ## break the protocol one rule at a time; the tests must catch each
+	test/faults/run
+
+bench: build ## the etl workload against real servers: CPU, records/s, memory, first commit
+	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 40m -v -run TestBench ./test/bench/...
+
+soak: ## what takes long: a million simulated runs of each kind
+	$(MAKE) sim SEEDS=1000000
+
+$(LINT):
+	mkdir -p .cache && GOBIN=$(CURDIR)/.cache GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && mv .cache/golangci-lint $(LINT)
+
+lint: $(LINT) ## run the linter
+	$(LINT) run ./...
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+fmt-check: ## fail if the code is not formatted
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }

@@ -1,0 +1,103 @@
+// Package scripts runs the command line as a user does: each file of testdata is
+// a script with its input files.
+package scripts
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/frazil-io/frazil/internal/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"frazil": func() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("BROKER", "")
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "broker": broker, "produce": produce, "specs": specs,
+		},
+	})
+}
+
+// exits CODE CMD…: the command ends with this exit code. Its output is for
+// stdout and stderr as after exec.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns it as it is
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("%v ended with exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+// broker starts an embedded Kafka and sets BROKER.
+func broker(ts *testscript.TestScript, _ bool, args []string) {
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "clicks")}
+	if len(args) > 0 && args[0] == "sasl" {
+		opts = append(opts, kfake.EnableSASL(), kfake.Superuser("PLAIN", "user", "right-password"))
+	}
+	c, err := kfake.NewCluster(opts...)
+	ts.Check(err)
+	ts.Defer(c.Close)
+	ts.Setenv("BROKER", c.ListenAddrs()[0])
+}
+
+// produce TOPIC FILE: each line of the file is a record.
+func produce(ts *testscript.TestScript, _ bool, args []string) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKER")), kgo.DefaultProduceTopic(args[0]))
+	ts.Check(err)
+	defer client.Close()
+	line := []byte{}
+	for _, b := range []byte(ts.ReadFile(args[1])) {
+		if b != '\n' {
+			line = append(line, b)
+			continue
+		}
+		ts.Check(client.ProduceSync(context.Background(), &kgo.Record{Value: line}).FirstErr())
+		line = []byte{}
+	}
+}
+
+// specs FILE: a good spec and changes to it, each of which must be refused with
+// exit code 2 and a message. The file has the spec, then blocks
+//
+//	=== what is wrong
+//	- old text
+//	+ new text
+//	> message
+func specs(ts *testscript.TestScript, _ bool, args []string) {
+	good, cases := parseSpecs(ts, ts.ReadFile(args[0]))
+	ts.Check(os.WriteFile(ts.MkAbs("good.yaml"), []byte(good), 0o600))
+	exits(ts, false, []string{"0", "frazil", "validate", "good.yaml"})
+	for _, c := range cases {
+		bad := c.apply(ts, good)
+		ts.Check(os.WriteFile(ts.MkAbs("bad.yaml"), []byte(bad), 0o600))
+		exits(ts, false, []string{"2", "frazil", "validate", "bad.yaml"})
+		c.check(ts, ts.ReadFile("stderr"))
+	}
+	fmt.Fprintf(os.Stderr, "%d bad specs refused\n", len(cases))
+}
