@@ -74,11 +74,11 @@ func sample(ctx context.Context, brokers []string, topic string) ([][]byte, erro
 	admin := kadm.NewClient(plain)
 	starts, err := admin.ListStartOffsets(ctx, topic)
 	if err != nil {
-		return nil, kafka.Classify("list offsets", err)
+		return nil, kafka.Classify(ctx, "list offsets", err)
 	}
 	ends, err := admin.ListCommittedOffsets(ctx, topic)
 	if err != nil {
-		return nil, kafka.Classify("list offsets", err)
+		return nil, kafka.Classify(ctx, "list offsets", err)
 	}
 	from := map[int32]kgo.Offset{}
 	want := map[int32]int64{}

@@ -6,37 +6,23 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/aws"
-	"github.com/twmb/franz-go/pkg/sasl/oauth"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// Options say how to reach a cluster.
+// Options say how to reach a cluster. They print without secrets.
 type Options struct {
-	Brokers []string
+	Brokers []string // host:port
 	SASL    SASL
 	TLS     TLS
-}
-
-// SASL is how to log in; the zero value does not.
-type SASL struct {
-	Mechanism string // plain, scram-sha-256, scram-sha-512, oauthbearer, aws_msk_iam
-	Username  string // AWS: access key id
-	Password  string // AWS: secret access key
-	Token     string // oauthbearer: the token; AWS: session token
 }
 
 // TLS is how to encrypt; the zero value does not.
@@ -44,7 +30,10 @@ type TLS struct {
 	Enabled    bool
 	CA         string // file with certificates to trust, instead of the system's
 	Cert, Key  string // files of the client's own certificate
-	ServerName string
+	ServerName string // to expect in the broker's certificate; "": the broker's host
+	// Insecure accepts any certificate: the traffic is encrypted, but anybody
+	// on the way can read it.
+	Insecure bool
 }
 
 // Times after which a request is given up, so that the caller can say what it
@@ -52,15 +41,21 @@ type TLS struct {
 const (
 	dialTimeout    = 5 * time.Second
 	requestTimeout = 10 * time.Second
-	responseMax    = 1 << 30
+	// responseMax is above any answer that a broker can be configured to send:
+	// one record batch larger than what was asked for still comes whole.
+	responseMax = 1 << 30
 )
 
-// NewClient opens a client. Nothing is sent yet.
+// NewClient opens a client. Nothing is sent yet. batch.ErrInvalid: a setting is
+// wrong or a file cannot be read.
 func NewClient(o Options, more ...kgo.Opt) (*kgo.Client, error) {
+	if len(o.Brokers) == 0 {
+		return nil, fmt.Errorf("%w: no kafka brokers are given; set brokers: [host:port]", batch.ErrInvalid)
+	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Brokers...), kgo.ClientID("frazil"),
 		kgo.RetryTimeout(requestTimeout), kgo.RequestRetries(2), kgo.BrokerMaxReadBytes(responseMax),
-		kgo.MetadataMinAge(time.Second),
+		kgo.MetadataMinAge(time.Second), kgo.DialTimeout(dialTimeout),
 	}
 	mechanism, err := o.SASL.mechanism()
 	if err != nil {
@@ -76,7 +71,6 @@ func NewClient(o Options, more ...kgo.Opt) (*kgo.Client, error) {
 	if config != nil {
 		opts = append(opts, kgo.DialTLSConfig(config))
 	}
-	opts = append(opts, kgo.DialTimeout(dialTimeout))
 	client, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: kafka client: %w", batch.ErrInvalid, err)
@@ -84,29 +78,11 @@ func NewClient(o Options, more ...kgo.Opt) (*kgo.Client, error) {
 	return client, nil
 }
 
-func (s SASL) mechanism() (sasl.Mechanism, error) {
-	switch strings.ToLower(s.Mechanism) {
-	case "":
-		return nil, nil
-	case "plain":
-		return plain.Auth{User: s.Username, Pass: s.Password}.AsMechanism(), nil
-	case "scram-sha-256":
-		return scram.Auth{User: s.Username, Pass: s.Password}.AsSha256Mechanism(), nil
-	case "scram-sha-512":
-		return scram.Auth{User: s.Username, Pass: s.Password}.AsSha512Mechanism(), nil
-	case "oauthbearer":
-		return oauth.Auth{Token: s.Token}.AsMechanism(), nil
-	case "aws_msk_iam":
-		return aws.Auth{AccessKey: s.Username, SecretKey: s.Password, SessionToken: s.Token}.AsManagedStreamingIAMMechanism(), nil
-	}
-	return nil, fmt.Errorf("%w: sasl mechanism %q is not plain, scram-sha-256, scram-sha-512, oauthbearer or aws_msk_iam", batch.ErrInvalid, s.Mechanism)
-}
-
 func (t TLS) config() (*tls.Config, error) {
 	if !t.Enabled {
 		return nil, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {
@@ -114,62 +90,101 @@ func (t TLS) config() (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: tls ca: file %s holds no certificate in PEM", batch.ErrInvalid, t.CA)
+			return nil, fmt.Errorf("%w: tls ca: file %q holds no certificate in PEM; point it at the certificate of the authority", batch.ErrInvalid, t.CA)
 		}
 	}
 	if t.Cert != "" || t.Key != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {
-			return nil, fmt.Errorf("%w: tls cert and key: %w", batch.ErrInvalid, err)
+			return nil, fmt.Errorf("%w: tls cert %q and key %q: %w", batch.ErrInvalid, t.Cert, t.Key, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
 }
 
-// Check makes sure that the cluster answers and that the topics are there.
+// Check makes sure that the cluster answers, that it takes the login, and that
+// the topics are there: batch.ErrInvalid where one is not.
 func Check(ctx context.Context, o Options, topics []string) error {
 	client, err := NewClient(o)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	details, err := kadm.NewClient(client).ListTopics(ctx, topics...)
+	admin := kadm.NewClient(client)
+	doing := "ask " + strings.Join(o.Brokers, ", ")
+	// Without a topic the answer would name all of them.
+	if _, err := admin.BrokerMetadata(ctx); err != nil {
+		return Classify(ctx, doing, err)
+	}
+	if len(topics) == 0 {
+		return nil
+	}
+	details, err := admin.ListTopics(ctx, topics...)
 	if err != nil {
-		return Classify(fmt.Sprintf("ask %s", strings.Join(o.Brokers, ", ")), err)
+		return Classify(ctx, doing, err)
 	}
 	for _, topic := range topics {
-		err := details[topic].Err
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return fmt.Errorf("%w: topic %s does not exist on %s; create it, or check the name", batch.ErrInvalid, topic, strings.Join(o.Brokers, ", "))
-		}
-		if err != nil {
-			return Classify("topic "+topic, err)
+		if err := details[topic].Err; Unknown(err) {
+			return NoTopic(ctx, client, o, topic)
+		} else if err != nil {
+			return Classify(ctx, fmt.Sprintf("ask for topic %q", topic), err)
 		}
 	}
 	return nil
 }
 
-// Classify says what the caller must do about an error of a client.
-func Classify(doing string, err error) error {
-	var authority x509.UnknownAuthorityError
-	var name x509.HostnameError
-	var verification *tls.CertificateVerificationError
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled):
-		return err
-	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		return fmt.Errorf("%s: %w: the broker refused the login: check sasl mechanism, username and password: %w", doing, batch.ErrInvalid, err)
-	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed),
-		errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return fmt.Errorf("%s: %w: this user may not do that: grant it the right in Kafka's ACLs: %w", doing, batch.ErrInvalid, err)
-	case errors.Is(err, kerr.InvalidTopicException):
-		return fmt.Errorf("%s: %w: %w", doing, batch.ErrInvalid, err)
-	case errors.As(err, &authority), errors.As(err, &name), errors.As(err, &verification):
-		return fmt.Errorf("%s: %w: the broker's certificate is not trusted: check tls ca and server name: %w", doing, batch.ErrInvalid, err)
-	default: // not reachable, no leader, timeouts: they may pass
-		return fmt.Errorf("%s: %w: %w", doing, batch.ErrUnavailable, err)
+// NoTopic is the batch.ErrInvalid for a topic that does not exist. It asks the
+// cluster for a name that is near.
+func NoTopic(ctx context.Context, client *kgo.Client, o Options, topic string) error {
+	hint := "create it, or correct the name"
+	// Not through kadm, which may answer from memory; an error only costs the hint.
+	if resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, client); err == nil {
+		var names []string
+		for _, t := range resp.Topics {
+			if t.Topic != nil && t.ErrorCode == 0 {
+				names = append(names, *t.Topic)
+			}
+		}
+		if near := nearest(names, topic); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
 	}
+	return fmt.Errorf("%w: topic %q does not exist on %s; %s", batch.ErrInvalid, topic, strings.Join(o.Brokers, ", "), hint)
+}
+
+// nearest returns the name that takes the fewest edits, "" if none is near.
+func nearest(names []string, wanted string) string {
+	best, least := "", max(2, len(wanted)/3)+1
+	for _, name := range names {
+		d := edits(strings.ToLower(name), strings.ToLower(wanted))
+		if strings.HasSuffix(name, wanted) || strings.HasPrefix(name, wanted) {
+			d = min(d, 2) // a prefix of the environment or the team was left out
+		}
+		if d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }

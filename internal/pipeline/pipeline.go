@@ -69,9 +69,12 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	return p, nil
 }
 
-// shareOfDuckDB is the part of `memory` that DuckDB may take; the rest is for
-// fetched bytes, decoded rows and Parquet pages.
-const shareOfDuckDB = 3
+// Shares of `memory`: DuckDB's part, and that of fetched bytes and decoded rows.
+// The rest is for Parquet pages and the garbage collector.
+const (
+	shareOfDuckDB = 3
+	shareOfSource = 4
+)
 
 func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	s := p.spec
@@ -172,7 +175,8 @@ func (p *Pipeline) Source() (*source.Source, error) {
 	for _, name := range p.spec.Sources.Names {
 		all = append(all, sourceOptions(name, p.spec.Sources.By[name]))
 	}
-	s, err := source.New(all, p.log, time.Now, func(r batch.Reject) {
+	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource}
+	s, err := source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
 		p.log.Warn("record skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
 	})
 	if err != nil {
@@ -199,7 +203,7 @@ func sourceOptions(name string, s config.Source) source.Options {
 		Name: name, Kafka: kafkaOptions(k), Topics: k.Topics, Pattern: k.TopicPattern,
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
-		SkipBad: s.OnBadRecord == "skip", Metadata: s.Metadata,
+		SkipBad: s.OnBadRecord == "skip", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
 		Decoder: func() (decode.Decoder, error) { return newDecoder(name, s) },
 	}
 }

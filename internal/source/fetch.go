@@ -1,9 +1,12 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -14,248 +17,475 @@ import (
 	"github.com/frazil-io/frazil/internal/kafka"
 )
 
-// Sizes of a fetch. A broker sends one whole batch even if it is larger, so a
-// record of any size comes through (KIP-74).
-const (
-	fetchMax          = 4 << 20 // a response
-	fetchPartitionMax = 1 << 20
-	fetchWait         = 500 * time.Millisecond
-	// emptyMax is how many answers without progress end a read: the caller
-	// looks again whether its plan still holds.
-	emptyMax = 40
-)
+// fetchWait is how long a broker may wait for data that it listed already: a
+// leader that has just been elected may not know yet that it may serve it.
+const fetchWait = 100 * time.Millisecond
+
+// confirmAfter is how far apart two answers must be before records count as
+// lost: one answer can be stale.
+const confirmAfter = 10 * time.Second
+
+// fetchSize bounds one request. A broker sends one whole batch even if it is
+// larger, so a record of any size comes through (KIP-74).
+type fetchSize struct {
+	wait                time.Duration
+	response, partition int64
+}
 
 // share is one range that is being read.
 type share struct {
 	batch.Range
-	index int32 // into the ranges of the plan
-	next  int64 // first offset that was not fetched yet
+	index int   // into the ranges of the plan
+	next  int64 // first offset that was not fetched yet; beyond End when done
+	short time.Time
 }
 
-// fetched is what came for one share.
-type fetched struct {
-	*share
-	from    int64 // offsets before it were there already
+// piece is what came for one share in one answer.
+type piece struct {
+	*share  // the decoder reads only what never changes
+	from    int64
 	batches []fetchedBatch
+	size    int64 // bytes
+	held    int64 // of the gate
 }
 
+// fetchedBatch is a batch of which the offsets from `from` on are new.
 type fetchedBatch struct {
 	recordBatch
-	aborted bool  // of an aborted transaction
-	from    int64 // offsets before it were there already, though the batch may hold them
+	aborted bool // of an aborted transaction
+	from    int64
 }
 
-// fetchAll fetches the shares to their ends and hands over what comes. It keeps
-// no more than one answer of each broker.
-func (r *relation) fetchAll(ctx context.Context, shares []*share, now func() time.Time, to func([]fetched) error) error {
-	empty := 0
-	for {
-		open := shares[:0:0]
-		for _, s := range shares {
-			if s.next < s.End {
-				open = append(open, s)
-			}
-		}
+// fetcher fetches the shares of one Read.
+type fetcher struct {
+	*relation
+	shares []*share
+	gate   *gate
+	pieces chan<- piece
+	carry  *carry
+	turn   int // of the rounds: who is first in a request gets most
+
+	mu      sync.Mutex
+	room    int64 // for more surplus
+	surplus map[batch.TopicPartition]surplus
+}
+
+// run fetches the shares to their ends. A share is done when the next fetch
+// would be at its end or behind it. What is beyond goes to f.surplus.
+func (f *fetcher) run(ctx context.Context) error {
+	if err := f.resume(ctx); err != nil {
+		return err
+	}
+	for try := 0; ; {
+		open := f.open()
 		if len(open) == 0 {
 			return nil
 		}
-		got, err := r.round(ctx, open, now())
-		if err != nil {
-			return err
+		before := missing(open)
+		err := f.round(ctx, open)
+		if err == nil && missing(open) == before {
+			err = f.settle(ctx, open)
 		}
-		if len(got) == 0 {
-			if empty++; empty > emptyMax {
-				return fmt.Errorf("%w: %s does not serve offset %d, which it listed", batch.ErrUnavailable, open[0].TopicPartition, open[0].next)
+		if err != nil {
+			if !errors.Is(err, batch.ErrUnavailable) {
+				return err
 			}
+			f.stale()
+			f.stats.retries.Add(1)
+		}
+		if missing(open) < before {
+			try = 0
 			continue
 		}
-		empty = 0
-		if err := to(got); err != nil {
+		if try++; try > triesMax {
+			return err
+		}
+		if err := f.pause(ctx, try); err != nil {
 			return err
 		}
 	}
+}
+
+// open returns the shares that are not done, each round another one first.
+func (f *fetcher) open() []*share {
+	var open []*share
+	for _, s := range f.shares {
+		if s.next < s.End {
+			open = append(open, s)
+		}
+	}
+	if len(open) > 0 {
+		f.turn++
+		k := f.turn % len(open)
+		open = slices.Concat(open[k:], open[:k])
+	}
+	return open
+}
+
+// missing counts the offsets that were not fetched yet.
+func missing(shares []*share) (n int64) {
+	for _, s := range shares {
+		n += max(0, s.End-s.next)
+	}
+	return n
+}
+
+// resume serves the shares from what the last Read fetched beyond its end.
+func (f *fetcher) resume(ctx context.Context) error {
+	topics, err := f.metadata(ctx, anyAge)
+	if errors.Is(err, batch.ErrUnavailable) {
+		return nil // the first round tries again
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range f.shares {
+		t := topics[s.Topic]
+		epoch := t.leaders[s.Partition].epoch
+		kept, ok := f.carry.take(s.TopicPartition, s.next, epoch)
+		if !ok || t.id != s.TopicID || s.Epoch >= 0 && s.Epoch != epoch {
+			continue
+		}
+		p := f.take(s, kept.batches, kept.epoch)
+		s.next = max(s.next, kept.next) // behind the last batch there may be a hole
+		f.stats.carried.Add(p.size)
+		if err := f.send(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // round sends one request to each broker that leads a share.
-func (r *relation) round(ctx context.Context, shares []*share, now time.Time) ([]fetched, error) {
-	topics, err := r.metadata(ctx, now)
+func (f *fetcher) round(ctx context.Context, open []*share) error {
+	topics, err := f.metadata(ctx, anyAge)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	brokers := map[int32][]*share{}
-	for _, s := range shares {
+	led := map[int32][]*share{}
+	var leaderless error
+	for _, s := range open {
 		t, ok := topics[s.Topic]
 		if !ok || t.id != s.TopicID {
-			return nil, fmt.Errorf("%w: topic %s was deleted and made again: offset %d of %s is gone", batch.ErrDataLost, s.Topic, s.next, s.TopicPartition)
+			return f.remade(ctx, s)
 		}
-		l, ok := t.partitions[s.Partition]
+		l, ok := t.leaders[s.Partition]
 		if !ok || l.broker < 0 {
-			r.stale()
-			return nil, fmt.Errorf("%w: %s has no leader", batch.ErrUnavailable, s.TopicPartition)
+			leaderless = fmt.Errorf("%w: %s has no leader", batch.ErrUnavailable, s.TopicPartition)
+			continue
 		}
-		brokers[l.broker] = append(brokers[l.broker], s)
+		led[l.broker] = append(led[l.broker], s)
 	}
 	var group errgroup.Group
-	answers := make(chan []fetched, len(brokers))
-	for broker, led := range brokers {
-		group.Go(func() error {
-			got, err := r.fetch(ctx, broker, led, topics)
-			answers <- got
-			return err
-		})
+	for broker, shares := range led {
+		size := fetchSize{fetchWait, min(requestBytes, f.gate.size/requestShare/int64(len(led))), partitionBytes}
+		size.response = max(size.response, min(requestMin, f.gate.size))
+		group.Go(func() error { return f.fetch(ctx, broker, shares, topics, size) })
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return err
 	}
-	close(answers)
-	var all []fetched
-	for got := range answers {
-		all = append(all, got...)
-	}
-	return all, nil
+	return leaderless
 }
 
-func (r *relation) fetch(ctx context.Context, broker int32, shares []*share, topics map[string]topic) ([]fetched, error) {
+// remade makes sure that a topic was deleted and made again: a broker may still
+// have an old answer.
+func (f *fetcher) remade(ctx context.Context, s *share) error {
+	f.stale()
+	if err := f.clock.Sleep(ctx, confirmAfter); err != nil {
+		return err
+	}
+	topics, err := f.metadata(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if topics[s.Topic].id == s.TopicID {
+		return fmt.Errorf("%w: brokers do not agree on the id of topic %s", batch.ErrUnavailable, s.Topic)
+	}
+	return fmt.Errorf("%w: topic %s was deleted and made again: offset %d of %s is gone", batch.ErrDataLost, s.Topic, s.next, s.TopicPartition)
+}
+
+// fetch asks one broker for its shares and hands over what came.
+func (f *fetcher) fetch(ctx context.Context, broker int32, shares []*share, topics map[string]topic, size fetchSize) error {
+	if err := f.gate.enter(ctx, size.response); err != nil {
+		return err
+	}
+	held := size.response
+	defer func() { f.gate.leave(held) }()
+	resp, err := f.request(ctx, broker, shares, topics, size)
+	if err != nil {
+		return err
+	}
+	var failed error // of one partition, while others have an answer
+	for _, t := range resp.Topics {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			s := findShare(shares, topics, t, p.Partition)
+			if s == nil {
+				continue
+			}
+			piece, err := f.answer(ctx, s, p, topics[s.Topic].leaders[s.Partition].epoch)
+			if err != nil {
+				failed = cmp.Or(failed, err)
+				continue
+			}
+			piece.held = min(held, piece.size)
+			held -= piece.held
+			if err := f.send(ctx, piece); err != nil {
+				return err
+			}
+		}
+	}
+	return failed
+}
+
+// send hands a piece to the decoders.
+func (f *fetcher) send(ctx context.Context, p piece) error {
+	if len(p.batches) == 0 {
+		f.gate.leave(p.held)
+		return nil
+	}
+	f.stats.hold(p.size)
+	select {
+	case f.pieces <- p:
+		return nil
+	case <-ctx.Done():
+		f.stats.release(p.size)
+		return context.Cause(ctx)
+	}
+}
+
+// request asks one broker for the shares that it leads, from their positions on.
+func (r *relation) request(ctx context.Context, broker int32, shares []*share, topics map[string]topic, size fetchSize) (*kmsg.FetchResponse, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, fetchMax
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(size.wait.Milliseconds()), 1, int32(size.response)
 	if !r.Uncommitted {
 		req.IsolationLevel = 1
 	}
+	at := map[string]int{}
 	for _, s := range shares {
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = s.Partition, s.next, fetchPartitionMax
-		p.CurrentLeaderEpoch = -1
-		i := len(req.Topics) - 1
-		if i < 0 || req.Topics[i].Topic != s.Topic {
+		i, ok := at[s.Topic]
+		if !ok {
+			i = len(req.Topics)
+			at[s.Topic] = i
 			t := kmsg.NewFetchRequestTopic()
 			t.Topic, t.TopicID = s.Topic, topics[s.Topic].rawID
 			req.Topics = append(req.Topics, t)
-			i++
 		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = s.Partition, s.next, int32(size.partition)
+		p.CurrentLeaderEpoch = topics[s.Topic].leaders[s.Partition].epoch
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
+	r.stats.requests.Add(1)
 	resp, err := req.RequestWith(ctx, r.client.Broker(int(broker)))
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}
 	if err != nil {
-		r.stale()
-		return nil, kafka.Classify(fmt.Sprintf("fetch from broker %d", broker), err)
+		return nil, kafka.Classify(ctx, fmt.Sprintf("fetch from broker %d", broker), err)
 	}
-	return r.answer(ctx, resp, shares)
-}
-
-// answer splits a response into the shares that it serves.
-func (r *relation) answer(ctx context.Context, resp *kmsg.FetchResponse, shares []*share) ([]fetched, error) {
-	var all []fetched
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {
-			p := &t.Partitions[i]
-			s := r.find(shares, t, p.Partition)
-			if s == nil {
-				continue
-			}
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, r.judge(ctx, s, err)
-			}
-			got, err := r.take(s, p)
-			if err != nil {
-				return nil, err
-			}
-			if len(got.batches) > 0 {
-				all = append(all, got)
-			}
+			r.stats.fetched.Add(int64(len(t.Partitions[i].RecordBatches)))
 		}
 	}
-	return all, nil
+	return resp, nil
 }
 
-func (r *relation) find(shares []*share, t kmsg.FetchResponseTopic, partition int32) *share {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// findShare returns the share that a part of an answer is for. From Kafka 3.1 on
+// answers name topics by their ids.
+func findShare(shares []*share, topics map[string]topic, t kmsg.FetchResponseTopic, partition int32) *share {
 	for _, s := range shares {
-		if s.Partition == partition && (t.Topic == s.Topic || t.Topic == "" && r.topics[s.Topic].rawID == t.TopicID) {
+		if s.Partition == partition && (t.Topic == s.Topic || t.Topic == "" && topics[s.Topic].rawID == t.TopicID) {
 			return s
 		}
 	}
 	return nil
 }
 
-// judge says what an error of one partition means. A position out of range is
-// never moved: it is lost if the log begins behind it.
-func (r *relation) judge(ctx context.Context, s *share, cause error) error {
-	r.stale()
-	if !errors.Is(cause, kerr.OffsetOutOfRange) {
-		return kafka.Classify("fetch "+s.TopicPartition.String(), cause)
-	}
-	starts, err := r.admin.ListStartOffsets(ctx, s.Topic)
-	if err != nil {
-		return kafka.Classify("list start offsets", err)
-	}
-	if l, ok := starts.Lookup(s.Topic, s.Partition); ok && l.Err == nil && l.Offset > s.next {
-		return fmt.Errorf("%w: offset %d of %s is no longer retained: the log starts at %d now", batch.ErrDataLost, s.next, s.TopicPartition, l.Offset)
-	}
-	return fmt.Errorf("%w: %s does not have offset %d, which it listed: %w", batch.ErrUnavailable, s.TopicPartition, s.next, cause)
-}
-
-// take cuts a partition's bytes into batches and moves the share's position
+// answer cuts a partition's bytes into batches and moves the share's position
 // behind the last one.
-func (r *relation) take(s *share, p *kmsg.FetchResponseTopicPartition) (fetched, error) {
-	got := fetched{share: s, from: s.next}
+func (f *fetcher) answer(ctx context.Context, s *share, p *kmsg.FetchResponseTopicPartition, epoch int32) (piece, error) {
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return piece{}, f.judge(ctx, s, err)
+	}
+	if s.next >= s.End {
+		return piece{}, nil
+	}
+	var batches []fetchedBatch
 	open := newTransactions(p.AbortedTransactions)
-	for in := p.RecordBatches; len(in) > 0 && s.next < s.End; {
+	last := int64(-1)
+	for in := p.RecordBatches; len(in) > 0; {
 		b, rest, err := nextBatch(in)
 		if errors.Is(err, errTruncated) {
 			break
 		}
-		if err != nil {
-			return got, fmt.Errorf("%w: %s at offset %d: %w", batch.ErrUnavailable, s.TopicPartition, s.next, err)
+		if err == nil && b.base <= last {
+			err = fmt.Errorf("%w: a record batch begins at offset %d, the one before ends at %d", batch.ErrUnavailable, b.base, last)
 		}
-		in = rest
-		aborted, err := open.passes(b)
-		if err != nil {
-			return got, fmt.Errorf("%w: %s: %w", batch.ErrUnavailable, s.TopicPartition, err)
+		var aborted bool
+		if err == nil {
+			aborted, err = open.passes(b)
 		}
+		if err != nil {
+			return piece{}, fmt.Errorf("fetch %s at offset %d: %w", s.TopicPartition, s.next, err)
+		}
+		in, last = rest, b.last
+		batches = append(batches, fetchedBatch{recordBatch: b, aborted: aborted && !f.Uncommitted})
+	}
+	return f.take(s, batches, epoch), nil
+}
+
+// take splits batches into what is of the range and what is beyond its end, and
+// moves the position of the share behind the last one.
+func (f *fetcher) take(s *share, batches []fetchedBatch, epoch int32) piece {
+	p := piece{share: s, from: s.next}
+	more := surplus{epoch: epoch, from: s.End, next: s.End}
+	full := false
+	for _, b := range batches {
 		if b.last < s.next {
 			continue
 		}
-		got.batches = append(got.batches, fetchedBatch{b, aborted && !r.Uncommitted, s.next})
+		if b.base < s.End {
+			b.from = s.next
+			p.batches = append(p.batches, b)
+			p.size += int64(len(b.raw))
+		}
+		if b.last >= s.End && !full {
+			if full = !f.spare(int64(len(b.raw))); !full {
+				more.batches = append(more.batches, b.own())
+				more.bytes += int64(len(b.raw))
+				more.next = b.last + 1
+			}
+		}
 		s.next = b.last + 1
 	}
-	return got, nil
+	if len(p.batches) > 0 || s.next >= s.End {
+		s.short = time.Time{}
+	}
+	if len(more.batches) > 0 {
+		f.mu.Lock()
+		f.surplus[s.TopicPartition] = more
+		f.mu.Unlock()
+	}
+	return p
 }
 
-// transactions follows which producers' open transactions were aborted, as the
-// broker lists them beside the records (KIP-98).
-type transactions struct {
-	ahead []kmsg.FetchResponseTopicPartitionAbortedTransaction
-	open  map[int64]bool
+// spare takes room for surplus, if there is any.
+func (f *fetcher) spare(n int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.room < n {
+		return false
+	}
+	f.room -= n
+	return true
 }
 
-func newTransactions(aborted []kmsg.FetchResponseTopicPartitionAbortedTransaction) *transactions {
-	return &transactions{ahead: aborted, open: map[int64]bool{}}
+// judge says what an error of one partition means. A position out of range is
+// never moved: it is lost if the log begins behind it, or if it stays shorter.
+func (f *fetcher) judge(ctx context.Context, s *share, cause error) error {
+	if !errors.Is(cause, kerr.OffsetOutOfRange) {
+		return kafka.Classify(ctx, "fetch "+s.TopicPartition.String(), cause)
+	}
+	topics, err := f.metadata(ctx, 0)
+	if err != nil {
+		return err
+	}
+	one := map[string]topic{s.Topic: {
+		id: topics[s.Topic].id, leaders: map[int32]leader{s.Partition: topics[s.Topic].leaders[s.Partition]},
+	}}
+	if one[s.Topic].id != s.TopicID {
+		return f.remade(ctx, s)
+	}
+	here := spot{s.Topic, s.Partition}
+	starts, err := f.offsets(ctx, one, atStart)
+	if err != nil {
+		return err
+	}
+	if start := starts[here].offset; start > s.next {
+		return fmt.Errorf("%w: offset %d of %s is no longer retained: the log starts at %d now", batch.ErrDataLost, s.next, s.TopicPartition, start)
+	}
+	ends, err := f.offsets(ctx, one, atEnd)
+	if err != nil {
+		return err
+	}
+	if end := ends[here].offset; end < s.next {
+		return f.cut(s, end)
+	}
+	return fmt.Errorf("fetch %s at offset %d: %w: %w", s.TopicPartition, s.next, batch.ErrUnavailable, cause)
 }
 
-// passes says whether a batch belongs to an aborted transaction.
-func (t *transactions) passes(b recordBatch) (bool, error) {
-	rest := t.ahead[:0:0]
-	for _, a := range t.ahead {
-		if a.FirstOffset <= b.last {
-			t.open[a.ProducerID] = true
-		} else {
-			rest = append(rest, a)
+// cut says that a log ends before what it listed. A leader that has just been
+// elected may say so for a moment; one that still does later has lost records.
+func (f *fetcher) cut(s *share, end int64) error {
+	now := f.clock.Now()
+	if s.short.IsZero() {
+		s.short = now
+	}
+	kind := batch.ErrUnavailable
+	if now.Sub(s.short) >= confirmAfter {
+		kind = batch.ErrDataLost
+	}
+	return fmt.Errorf("%w: %s ends at offset %d, but had listed %d: its log was cut, as an unclean leader election does", kind, s.TopicPartition, end, s.End)
+}
+
+// settle asks for each share alone, after a round in which nothing came. A
+// broker that then sends nothing, though it may serve what lies behind the end
+// of the range, says that nothing is left in the range: compaction removed it.
+func (f *fetcher) settle(ctx context.Context, open []*share) error {
+	topics, err := f.metadata(ctx, anyAge)
+	if err != nil {
+		return err
+	}
+	size := fetchSize{0, min(requestBytes, f.gate.size), partitionBytes}
+	for _, s := range open {
+		if s.next >= s.End {
+			continue
+		}
+		if err := f.settleOne(ctx, s, topics, size); err != nil {
+			return err
 		}
 	}
-	t.ahead = rest
-	if b.control() {
-		if len(t.open) == 0 {
-			return false, nil
-		}
-		abort, err := b.aborts(b.raw[batchHeader:])
-		if abort {
-			delete(t.open, b.producer)
-		}
-		return false, err
+	if missing(open) > 0 {
+		return fmt.Errorf("%w: %s does not serve offset %d, which it listed", batch.ErrUnavailable, open[0].TopicPartition, open[0].next)
 	}
-	return b.transactional() && t.open[b.producer], nil
+	return nil
+}
+
+func (f *fetcher) settleOne(ctx context.Context, s *share, topics map[string]topic, size fetchSize) error {
+	l := topics[s.Topic].leaders[s.Partition]
+	resp, err := f.request(ctx, l.broker, []*share{s}, topics, size)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			if findShare([]*share{s}, topics, t, p.Partition) == nil {
+				continue
+			}
+			piece, err := f.answer(ctx, s, p, l.epoch)
+			if err != nil {
+				return err
+			}
+			end := p.LastStableOffset
+			if f.Uncommitted {
+				end = p.HighWatermark
+			}
+			switch {
+			case len(p.RecordBatches) > 0:
+				if err := f.send(ctx, piece); err != nil {
+					return err
+				}
+			case resp.ThrottleMillis > 0: // the quota withheld them
+			case end >= s.End:
+				s.next = s.End
+			default:
+				return f.cut(s, end)
+			}
+		}
+	}
+	return nil
 }

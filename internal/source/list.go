@@ -2,224 +2,201 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
+	"sync"
 
-	"github.com/google/uuid"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/kafka"
 )
 
-// topicsEvery is how often metadata is asked for new topics and partitions
-// while nothing else makes it stale.
-const topicsEvery = 5 * time.Second
+// Kafka's names for the ends of a log, where a ListOffsets request takes a time.
+const (
+	atEnd   int64 = -1
+	atStart int64 = -2
+)
 
-// metadata returns the topics of the source, asked at most topicsEvery ago.
-func (r *relation) metadata(ctx context.Context, now time.Time) (map[string]topic, error) {
-	r.mu.Lock()
-	topics, fresh := r.topics, now.Sub(r.asked) < topicsEvery
-	r.mu.Unlock()
-	if topics != nil && fresh {
-		return topics, nil
-	}
-	details, err := r.ask(ctx)
-	if err != nil {
-		return nil, err
-	}
-	topics = map[string]topic{}
-	for _, d := range details.Sorted() {
-		t := topic{rawID: d.ID, partitions: map[int32]leader{}}
-		if d.ID != (kadm.TopicID{}) {
-			t.id = uuid.UUID(d.ID).String()
-		}
-		for _, p := range d.Partitions.Sorted() {
-			t.partitions[p.Partition] = leader{p.Leader, p.LeaderEpoch}
-		}
-		topics[d.Topic] = t
-	}
-	r.mu.Lock()
-	r.topics, r.asked = topics, now
-	r.mu.Unlock()
-	return topics, nil
-}
+// listTries bounds the tries of one listing, which is made at each trigger.
+const listTries = 4
 
-// stale makes the next request ask for leaders again.
-func (r *relation) stale() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.topics = nil
-}
-
-func (r *relation) ask(ctx context.Context) (kadm.TopicDetails, error) {
-	if r.pattern == nil {
-		details, err := r.admin.ListTopics(ctx, r.Topics...)
-		if err != nil {
-			return nil, kafka.Classify("ask for topics", err)
-		}
-		for _, name := range r.Topics {
-			if d, ok := details[name]; !ok || d.Err != nil {
-				return nil, r.noTopic(ctx, name, d.Err)
-			}
-		}
-		return details, nil
-	}
-	all, err := r.admin.ListTopics(ctx)
-	if err != nil {
-		return nil, kafka.Classify("ask for topics", err)
-	}
-	maps.DeleteFunc(all, func(name string, d kadm.TopicDetail) bool {
-		return d.IsInternal || d.Err != nil || !r.pattern.MatchString(name)
-	})
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: no topic matches topic_pattern %q yet", batch.ErrUnavailable, r.Pattern)
-	}
-	return all, nil
-}
-
-// noTopic says that a topic is missing. One that was there before may come
-// back: the answer of a broker that starts is not the last word.
-func (r *relation) noTopic(ctx context.Context, name string, cause error) error {
-	r.mu.Lock()
-	known := !r.asked.IsZero()
-	r.mu.Unlock()
-	if known {
-		return fmt.Errorf("%w: topic %s is missing from Kafka's answer: %w", batch.ErrUnavailable, name, cause)
-	}
-	if err := kafka.Classify("topic "+name, cause); cause != nil && !isUnknownTopic(cause) {
-		return err
-	}
-	hint := "create it, or check the name"
-	if all, err := r.admin.ListTopics(ctx); err == nil {
-		for _, other := range all.Names() {
-			if strings.EqualFold(other, name) || strings.Contains(other, name) || strings.Contains(name, other) {
-				hint = fmt.Sprintf("did you mean %q?", other)
-				break
-			}
-		}
-	}
-	return fmt.Errorf("%w: topic %q does not exist on %s; %s", batch.ErrInvalid, name, strings.Join(r.Kafka.Brokers, ", "), hint)
+// listed is one answer: an offset, -1 where no record is as young as the time
+// asked for, and the leader's epoch.
+type listed struct {
+	offset int64
+	epoch  int32
 }
 
 // list asks for the start and end of every partition.
-func (r *relation) list(ctx context.Context, now time.Time) ([]batch.Available, error) {
-	topics, err := r.metadata(ctx, now)
+func (r *relation) list(ctx context.Context) (all []batch.Available, err error) {
+	err = r.again(ctx, listTries, func() error {
+		all, err = r.listOnce(ctx)
+		return err
+	})
+	return all, err
+}
+
+func (r *relation) listOnce(ctx context.Context) ([]batch.Available, error) {
+	topics, err := r.metadata(ctx, topicsEvery)
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Sorted(maps.Keys(topics))
-	starts, err := r.admin.ListStartOffsets(ctx, names...)
-	if err != nil {
-		return nil, kafka.Classify("list start offsets", err)
-	}
-	ends, err := r.listEnds(ctx, names)
-	if err != nil {
-		return nil, kafka.Classify("list end offsets", err)
+	var starts, ends map[spot]listed
+	var group errgroup.Group
+	group.Go(func() (err error) { starts, err = r.offsets(ctx, topics, atStart); return err })
+	group.Go(func() (err error) { ends, err = r.offsets(ctx, topics, atEnd); return err })
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	var all []batch.Available
-	for _, name := range names {
-		for _, number := range slices.Sorted(maps.Keys(topics[name].partitions)) {
-			start, ok1 := starts.Lookup(name, number)
-			end, ok2 := ends.Lookup(name, number)
-			if err := listed(name, number, start, end, ok1 && ok2); err != nil {
-				r.stale()
-				return nil, err
-			}
-			tp := batch.TopicPartition{Source: r.Name, Topic: name, TopicID: topics[name].id, Partition: number}
-			all = append(all, batch.Available{TopicPartition: tp, Start: start.Offset, End: end.Offset, Epoch: end.LeaderEpoch, Bytes: r.perOffset(tp)})
-		}
+	for _, p := range spots(topics) {
+		tp := batch.TopicPartition{Source: r.Name, Topic: p.topic, TopicID: topics[p.topic].id, Partition: p.partition}
+		start, end := starts[p], ends[p]
+		// The two answers are not of one moment: retention may pass between them.
+		all = append(all, batch.Available{TopicPartition: tp, Start: start.offset, End: max(start.offset, end.offset), Epoch: end.epoch})
 	}
+	r.probe(ctx, topics, all)
+	r.estimate(all)
 	return all, nil
 }
 
-func listed(name string, number int32, start, end kadm.ListedOffset, ok bool) error {
-	for _, err := range []error{start.Err, end.Err} {
-		if err != nil {
-			return kafka.Classify(fmt.Sprintf("list offsets of %s/%d", name, number), err)
+// offsets asks every leader, in one request each, where the log of each of its
+// partitions starts or ends, or reaches a time in milliseconds since 1970.
+func (r *relation) offsets(ctx context.Context, topics map[string]topic, at int64) (map[spot]listed, error) {
+	led := map[int32][]spot{}
+	for _, p := range spots(topics) {
+		l := topics[p.topic].leaders[p.partition]
+		if l.broker < 0 {
+			return nil, fmt.Errorf("%w: partition %s/%d has no leader", batch.ErrUnavailable, p.topic, p.partition)
 		}
+		led[l.broker] = append(led[l.broker], p)
 	}
-	if !ok {
-		return fmt.Errorf("%w: partition %s/%d is missing from Kafka's answer", batch.ErrUnavailable, name, number)
+	var mu sync.Mutex
+	all := map[spot]listed{}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, broker := range slices.Sorted(maps.Keys(led)) {
+		group.Go(func() error {
+			got, err := r.ledOffsets(ctx, broker, led[broker], topics, at)
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(all, got)
+			return err
+		})
 	}
-	return nil
+	return all, group.Wait()
 }
 
-func (r *relation) listEnds(ctx context.Context, names []string) (kadm.ListedOffsets, error) {
-	if r.Uncommitted {
-		return r.admin.ListEndOffsets(ctx, names...)
+func (r *relation) ledOffsets(ctx context.Context, broker int32, led []spot, topics map[string]topic, at int64) (map[spot]listed, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	if !r.Uncommitted {
+		req.IsolationLevel = 1
 	}
-	return r.admin.ListCommittedOffsets(ctx, names...)
+	for _, p := range led {
+		i := len(req.Topics) - 1
+		if i < 0 || req.Topics[i].Topic != p.topic {
+			t := kmsg.NewListOffsetsRequestTopic()
+			t.Topic = p.topic
+			req.Topics = append(req.Topics, t)
+			i++
+		}
+		rp := kmsg.NewListOffsetsRequestTopicPartition()
+		rp.Partition, rp.Timestamp = p.partition, at
+		rp.CurrentLeaderEpoch = topics[p.topic].leaders[p.partition].epoch
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
+	}
+	resp, err := req.RequestWith(ctx, r.client.Broker(int(broker)))
+	if err != nil {
+		return nil, kafka.Classify(ctx, fmt.Sprintf("list offsets of broker %d", broker), err)
+	}
+	got := map[spot]listed{}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return nil, kafka.Classify(ctx, fmt.Sprintf("list offsets of %s/%d", t.Topic, p.Partition), err)
+			}
+			got[spot{t.Topic, p.Partition}] = listed{p.Offset, p.LeaderEpoch}
+		}
+	}
+	for _, p := range led {
+		if _, ok := got[p]; !ok {
+			return nil, fmt.Errorf("%w: partition %s/%d is missing from Kafka's answer", batch.ErrUnavailable, p.topic, p.partition)
+		}
+	}
+	return got, nil
 }
 
 // resolve adds the source's starts.
-func (r *relation) resolve(ctx context.Context, starts batch.Offsets, now time.Time) error {
-	available, err := r.list(ctx, now)
+func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
+	available, err := r.list(ctx)
 	if err != nil {
 		return err
 	}
-	var at kadm.ListedOffsets
-	if !r.Options.Start.Time.IsZero() {
-		names := map[string]bool{}
-		for _, a := range available {
-			names[a.Topic] = true
-		}
-		if at, err = r.admin.ListOffsetsAfterMilli(ctx, r.Options.Start.Time.UnixMilli(), slices.Sorted(maps.Keys(names))...); err != nil {
-			return kafka.Classify("list offsets by time", err)
+	if err := r.Options.Start.names(available); err != nil {
+		return err
+	}
+	var young map[spot]listed
+	if at := r.Options.Start.Time; !at.IsZero() {
+		err := r.again(ctx, listTries, func() error {
+			topics, err := r.metadata(ctx, topicsEvery)
+			if err == nil {
+				young, err = r.offsets(ctx, topics, at.UnixMilli())
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	for _, a := range available {
-		start := a.Start
-		switch o := r.Options.Start; {
-		case o.Latest:
-			start = a.End
-		case at != nil:
-			l, ok := at.Lookup(a.Topic, a.Partition)
-			if err := listed(a.Topic, a.Partition, l, l, ok); err != nil {
-				return err
-			}
-			start = min(max(l.Offset, a.Start), a.End)
-		case o.Offsets != nil:
-			if want, ok := o.Offsets[a.Topic][a.Partition]; ok {
-				if want < a.Start || want > a.End {
-					return fmt.Errorf("%w: start offset %d of %s is outside of what Kafka has, [%d,%d)", batch.ErrInvalid, want, a.TopicPartition, a.Start, a.End)
-				}
-				start = want
-			}
+		start, err := r.Options.Start.of(a, young)
+		if err != nil {
+			return err
 		}
 		starts[a.TopicPartition] = start
 	}
 	return nil
 }
 
-// densityDecay is how much of the past counts after another fetch.
-const densityDecay = 0.9
-
-// learn notes the size of what was fetched of a partition.
-func (r *relation) learn(tp batch.TopicPartition, bytes, offsets int64) {
-	if offsets <= 0 {
-		return
+// names makes sure that every partition which Offsets names is there.
+func (s Start) names(available []batch.Available) error {
+	there := map[spot]bool{}
+	for _, a := range available {
+		there[spot{a.Topic, a.Partition}] = true
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	d := r.density[tp]
-	r.density[tp] = density{d.bytes*densityDecay + float64(bytes), d.offsets*densityDecay + float64(offsets)}
+	for topic, partitions := range s.Offsets {
+		for number := range partitions {
+			if !there[spot{topic, number}] {
+				return fmt.Errorf("%w: start names partition %s/%d, which is not there; correct it or take it out", batch.ErrInvalid, topic, number)
+			}
+		}
+	}
+	return nil
 }
 
-func (r *relation) perOffset(tp batch.TopicPartition) float64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if d := r.density[tp]; d.offsets > 0 {
-		return d.bytes / d.offsets
+// of returns the start of one partition.
+func (s Start) of(a batch.Available, young map[spot]listed) (int64, error) {
+	if s.Latest {
+		return a.End, nil
 	}
-	return 0
-}
-
-func isUnknownTopic(err error) bool {
-	return errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
+	if !s.Time.IsZero() {
+		l, ok := young[spot{a.Topic, a.Partition}]
+		if !ok || l.offset < 0 {
+			return a.End, nil // all records are older
+		}
+		return min(max(l.offset, a.Start), a.End), nil
+	}
+	want, ok := s.Offsets[a.Topic][a.Partition]
+	if !ok {
+		return a.Start, nil
+	}
+	if want < a.Start || want > a.End {
+		return 0, fmt.Errorf("%w: start offset %d of %s is outside of what Kafka has, which is %d to %d; correct it",
+			batch.ErrInvalid, want, a.TopicPartition, a.Start, a.End)
+	}
+	return want, nil
 }

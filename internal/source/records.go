@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
 // Kafka's record batch, format 2 (KIP-98): a header of 61 bytes, then records,
-// compressed together.
+// compressed together. Integers are big endian; inside records they are zigzag
+// varints.
 const (
 	batchHeader  = 61
 	posLength    = 8  // int32, of what follows it
@@ -51,39 +55,148 @@ func (b recordBatch) control() bool       { return b.attr&attrControl != 0 }
 func (b recordBatch) transactional() bool { return b.attr&attrTransactional != 0 }
 func (b recordBatch) codec() int          { return int(b.attr & attrCodec) }
 
-// nextBatch splits the first batch off a partition's bytes.
+// nextBatch splits the first batch off a partition's bytes. batch.ErrInvalid:
+// its format is too old. batch.ErrUnavailable: its bytes were damaged.
 func nextBatch(in []byte) (b recordBatch, rest []byte, err error) {
-	if len(in) < batchHeader {
+	if len(in) <= posMagic {
 		return b, nil, errTruncated
 	}
 	if magic := in[posMagic]; magic != 2 {
-		return b, nil, fmt.Errorf("message format %d is older than Kafka 0.11 and not supported", magic)
+		return b, nil, fmt.Errorf("%w: message format %d of Kafka before 0.11 is not supported; copy the topic to write it anew", batch.ErrInvalid, magic)
+	}
+	if len(in) < batchHeader {
+		return b, nil, errTruncated
 	}
 	size := int64(int32(binary.BigEndian.Uint32(in[posLength:]))) + posLength + 4
 	if size < batchHeader {
-		return b, nil, fmt.Errorf("a batch claims %d bytes", size)
+		return b, nil, fmt.Errorf("%w: a record batch claims to have %d bytes", batch.ErrUnavailable, size)
 	}
 	if size > int64(len(in)) {
 		return b, nil, errTruncated
 	}
-	raw := in[:size]
+	raw := in[:size:size]
 	if crc32.Checksum(raw[posAttribute:], castagnoli) != binary.BigEndian.Uint32(raw[posCRC:]) {
-		return b, nil, errors.New("a batch's checksum does not match")
+		return b, nil, fmt.Errorf("%w: the checksum of a record batch does not match", batch.ErrUnavailable)
 	}
 	base := int64(binary.BigEndian.Uint64(raw))
-	return recordBatch{
+	b = recordBatch{
 		raw: raw, base: base, last: base + int64(int32(binary.BigEndian.Uint32(raw[posLastDelta:]))),
 		count: int(int32(binary.BigEndian.Uint32(raw[posCount:]))), attr: binary.BigEndian.Uint16(raw[posAttribute:]),
 		baseTime: int64(binary.BigEndian.Uint64(raw[posBaseTime:])), maxTime: int64(binary.BigEndian.Uint64(raw[posMaxTime:])),
 		producer: int64(binary.BigEndian.Uint64(raw[posProducer:])),
-	}, in[size:], nil
+	}
+	if b.last < b.base || b.base < 0 {
+		return b, nil, fmt.Errorf("%w: a record batch claims to have the offsets %d to %d", batch.ErrUnavailable, b.base, b.last)
+	}
+	return b, in[size:], nil
 }
 
-// record is one record; its slices point into the decompressed batch.
-type record struct {
+// unpacker decompresses batches, one after the other, into one buffer.
+type unpacker struct {
+	decompressor kgo.Decompressor
+	buffer       []byte
+}
+
+// The buffer of an unpacker grows with the batch; what is beyond scratchMax is
+// given back after it. Without a size in the frame it begins at scratchFactor
+// times the compressed one.
+const (
+	scratchMax    = 4 << 20
+	scratchFactor = 6
+)
+
+func newUnpacker() *unpacker {
+	u := &unpacker{}
+	u.decompressor = kgo.DefaultDecompressor(u)
+	return u
+}
+
+// GetDecompressBytes is for the decompressor.
+func (u *unpacker) GetDecompressBytes(compressed []byte, _ kgo.CompressionCodecType) []byte {
+	if need := scratchFactor * len(compressed); cap(u.buffer) < need && cap(u.buffer) < scratchMax {
+		u.buffer = make([]byte, 0, min(need, scratchMax))
+	}
+	return u.buffer
+}
+
+// PutDecompressBytes is for the decompressor, after an error; the buffer is ours
+// anyway.
+func (u *unpacker) PutDecompressBytes([]byte) {}
+
+// records returns the bytes of a batch's records. They are valid until the next
+// call.
+func (u *unpacker) records(b recordBatch) ([]byte, error) {
+	packed := b.raw[batchHeader:]
+	if b.codec() == 0 {
+		return packed, nil
+	}
+	data, err := u.decompressor.Decompress(packed, kgo.CompressionCodecType(b.codec()))
+	if err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	if cap(data) <= scratchMax {
+		u.buffer = data[:0]
+	}
+	return data, nil
+}
+
+// walker goes through the records of a batch. The fields are those of the record
+// that next found; slices point into the decompressed batch.
+type walker struct {
 	decode.Record
 	offset    int64
-	timestamp int64 // milliseconds
+	timestamp int64 // milliseconds since 1970
+	err       error
+
+	batch recordBatch
+	in    []byte
+	left  int
+}
+
+// walk begins to read a batch whose decompressed records are data. headers is
+// reused for the headers of each record; nil is fine.
+func (b recordBatch) walk(data []byte, headers []decode.Header) walker {
+	return walker{batch: b, in: data, left: b.count, Record: decode.Record{Headers: headers[:0]}}
+}
+
+// next moves on to the next record. It returns false at the end and after an
+// error.
+func (w *walker) next() bool {
+	if w.left <= 0 {
+		if len(w.in) > 0 && w.err == nil {
+			w.err = errors.New("there are bytes behind the last record")
+		}
+		return false
+	}
+	w.left--
+	all := cursor{in: w.in}
+	size := all.varint()
+	if all.bad || size < 1 || size > int64(len(all.in)) {
+		return w.malformed()
+	}
+	w.in = all.in[size:]
+	c := cursor{in: all.in[1:size]} // the first byte is attributes, unused
+	w.timestamp = w.batch.baseTime + c.varint()
+	if w.batch.attr&attrAppendTime != 0 {
+		w.timestamp = w.batch.maxTime
+	}
+	w.offset = w.batch.base + c.varint()
+	w.Key = c.bytes()
+	w.Value = c.bytes()
+	w.Headers = w.Headers[:0]
+	for n := c.varint(); n > 0 && !c.bad; n-- {
+		w.Headers = append(w.Headers, decode.Header{Key: c.bytes(), Value: c.bytes()})
+	}
+	if c.bad || w.offset < w.batch.base || w.offset > w.batch.last {
+		return w.malformed()
+	}
+	return true
+}
+
+func (w *walker) malformed() bool {
+	w.err = fmt.Errorf("record %d of %d is malformed", w.batch.count-w.left, w.batch.count)
+	w.left = 0
+	return false
 }
 
 // cursor reads the fields of records.
@@ -93,7 +206,7 @@ type cursor struct {
 }
 
 func (c *cursor) varint() int64 {
-	if len(c.in) > 0 && c.in[0] < 0x80 { // one byte, zigzag: the usual case
+	if len(c.in) > 0 && c.in[0] < 0x80 { // one byte: the usual case
 		u := c.in[0]
 		c.in = c.in[1:]
 		return int64(u>>1) ^ -int64(u&1)
@@ -110,71 +223,14 @@ func (c *cursor) varint() int64 {
 // bytes reads a length and as many bytes; nil for length -1.
 func (c *cursor) bytes() []byte {
 	n := c.varint()
-	if n < 0 {
+	if n < -1 || n > int64(len(c.in)) {
+		c.bad = true
 		return nil
 	}
-	if n > int64(len(c.in)) {
-		c.bad = true
+	if n < 0 {
 		return nil
 	}
 	out := c.in[:n:n]
 	c.in = c.in[n:]
 	return out
-}
-
-// walk calls f for each record of a batch, whose decompressed records are data.
-// headers says whether headers are wanted.
-func (b recordBatch) walk(data []byte, headers bool, f func(record) error) error {
-	c := cursor{in: data}
-	var kept []decode.Header
-	for i := range b.count {
-		size := c.varint()
-		if c.bad || size < 0 || size > int64(len(c.in)) {
-			return fmt.Errorf("record %d of the batch at offset %d is malformed", i, b.base)
-		}
-		in := cursor{in: c.in[:size]}
-		c.in = c.in[size:]
-		if len(in.in) == 0 {
-			return fmt.Errorf("record %d of the batch at offset %d is empty", i, b.base)
-		}
-		in.in = in.in[1:] // attributes, unused
-		r := record{timestamp: b.baseTime + in.varint()}
-		if b.attr&attrAppendTime != 0 {
-			r.timestamp = b.maxTime
-		}
-		r.offset = b.base + in.varint()
-		r.Key = in.bytes()
-		r.Value = in.bytes()
-		if headers {
-			n := in.varint()
-			kept = kept[:0]
-			for range n {
-				if in.bad {
-					break
-				}
-				kept = append(kept, decode.Header{Key: in.bytes(), Value: in.bytes()})
-			}
-			r.Headers = kept
-		}
-		if in.bad {
-			return fmt.Errorf("record %d of the batch at offset %d is malformed", i, b.base)
-		}
-		if err := f(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// aborts reads a control batch: whether it ends its transaction by an abort.
-// A marker's key is version and type, 0 for an abort (KIP-98).
-func (b recordBatch) aborts(data []byte) (abort bool, err error) {
-	err = b.walk(data, false, func(r record) error {
-		if len(r.Key) < 4 {
-			return fmt.Errorf("the control record at offset %d is malformed", r.offset)
-		}
-		abort = binary.BigEndian.Uint16(r.Key[2:]) == 0
-		return nil
-	})
-	return abort, err
 }

@@ -10,12 +10,14 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -37,11 +39,13 @@ const (
 	Reject Tombstones = "reject"
 )
 
-// Start says where a pipeline begins to read.
+// Start says where a pipeline begins to read. The zero value is the beginning.
 type Start struct {
-	Latest  bool
-	Time    time.Time                  // the first record at or after it, if not zero
-	Offsets map[string]map[int32]int64 // by topic and partition, if not nil; others at their beginning
+	Latest bool
+	Time   time.Time // the first record at or after it, if not zero
+	// Offsets, if not nil, are by topic and partition; partitions that it does
+	// not name start at their beginning.
+	Offsets map[string]map[int32]int64
 }
 
 // Options describe one source of the spec.
@@ -58,19 +62,71 @@ type Options struct {
 	Tombstones Tombstones // "": Drop
 	// SkipBad counts records that cannot be decoded, and goes on; else they end
 	// the batch.
-	SkipBad  bool
-	Metadata bool // add the columns of decode.MetadataFields
-	// Decoder makes a decoder for the records.
+	SkipBad bool
+	// RecordLoss counts records that are missing from the middle of a log which
+	// is never compacted, and goes on; else they are batch.ErrDataLost.
+	RecordLoss bool
+	Metadata   bool // add the columns of decode.MetadataFields
+	// Decoder makes a decoder for the records. It is called for each worker.
 	Decoder func() (decode.Decoder, error)
 }
 
-// Source reads all sources of a spec.
+// Limits bound what a Source uses, for all its sources together.
+type Limits struct {
+	// Memory bounds what is held between the brokers and emit, in bytes; 0: 96
+	// MiB. One record larger than that still comes through.
+	Memory int64
+	// Workers decode at the same time; 0: 1. More also call emit at the same
+	// time.
+	Workers int
+}
+
+// The shares of Limits.Memory: fetched and not decoded yet, kept for the next
+// Read, and the rest for rows, of which each worker has one record batch in the
+// making, one that waits, and one in emit.
+const (
+	memoryDefault  = 96 << 20
+	memoryMin      = 4 << 20
+	queueShare     = 4
+	carryShare     = 8
+	chunkShare     = 2
+	chunksAtOnce   = 3
+	chunkBytesMax  = 8 << 20
+	chunkBytesMin  = 256 << 10
+	requestShare   = 2 // of the queue: one answer is decoded while the next comes
+	requestBytes   = 4 << 20
+	requestMin     = 64 << 10
+	partitionBytes = 1 << 20
+)
+
+func (l Limits) withDefaults() Limits {
+	return Limits{Memory: max(cmp.Or(l.Memory, memoryDefault), memoryMin), Workers: max(l.Workers, 1)}
+}
+
+func (l Limits) queueBytes() int64 { return l.Memory / queueShare }
+
+func (l Limits) chunkBytes() int {
+	return int(min(max(l.Memory/chunkShare/chunksAtOnce/int64(l.Workers), chunkBytesMin), chunkBytesMax))
+}
+
+// Clock is time, real or simulated.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns early with the context's cause.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// Source reads all sources of a spec. List and Read may be called at the same
+// time.
 type Source struct {
 	relations []*relation
+	limits    Limits
+	clock     Clock
 	log       *slog.Logger
 	onSkip    func(batch.Reject)
-	now       func() time.Time
 	publisher *publisher
+	carry     *carry
+	stats     stats
 }
 
 // relation is one source of the spec.
@@ -78,37 +134,61 @@ type relation struct {
 	Options
 	client  *kgo.Client
 	admin   *kadm.Client
+	clock   Clock
+	log     *slog.Logger
+	stats   *stats
 	pattern *regexp.Regexp
 	fields  []arrow.Field // visible columns
 	schema  *arrow.Schema // and the hidden ones
 
-	mu      sync.Mutex
-	topics  map[string]topic
-	asked   time.Time                        // when the topics were
-	density map[batch.TopicPartition]density // bytes per offset, as fetched
+	mu       sync.Mutex
+	view     *view
+	known    map[string]topic // every topic that a listing had
+	policies map[string]policy
+	sizes    map[batch.TopicPartition]size
+	probed   map[string]bool // topics, by id, whose sizes were asked for
+	idle     []*worker       // between reads
+
+	skips      int64 // since skipsNoted
+	skipsNoted time.Time
 }
 
-// topic is what metadata says of one.
-type topic struct {
-	id         string
-	rawID      [16]byte
-	partitions map[int32]leader
+// Stats are running totals, except for Buffered.
+type Stats struct {
+	Requests     int64 // fetches sent
+	FetchedBytes int64 // compressed, as brokers sent them
+	Retries      int64 // listings and rounds of fetches that met an error
+	CarriedBytes int64 // fetched for one Read and used by the next
+	Buffered     int64 // bytes fetched and not decoded yet, now
+	BufferedPeak int64
 }
 
-type leader struct{ broker, epoch int32 }
+type stats struct {
+	requests, fetched, retries, carried, buffered, peak atomic.Int64
+}
 
-// density estimates how many bytes an offset holds, weighing later fetches more.
-type density struct{ bytes, offsets float64 }
+// hold notes bytes that are kept, and release that they are not any more.
+func (s *stats) hold(n int64) {
+	now := s.buffered.Add(n)
+	for peak := s.peak.Load(); now > peak && !s.peak.CompareAndSwap(peak, now); peak = s.peak.Load() {
+	}
+}
+
+func (s *stats) release(n int64) { s.buffered.Add(-n) }
 
 // New opens clients for the sources. It sends nothing yet. onSkip, which may be
-// nil, is told of each record that is skipped.
-func New(sources []Options, log *slog.Logger, now func() time.Time, onSkip func(batch.Reject)) (*Source, error) {
+// nil, is told of each record that is skipped, from several goroutines at once
+// where there are several workers, and again where a batch is read again.
+// batch.ErrInvalid: a setting is wrong.
+func New(sources []Options, limits Limits, clock Clock, log *slog.Logger, onSkip func(batch.Reject)) (*Source, error) {
 	if onSkip == nil {
 		onSkip = func(batch.Reject) {}
 	}
-	s := &Source{log: log, onSkip: onSkip, now: now}
+	limits = limits.withDefaults()
+	s := &Source{limits: limits, clock: clock, log: log, onSkip: onSkip}
+	s.carry = newCarry(limits.Memory/carryShare, &s.stats)
 	for _, o := range sources {
-		r, err := newRelation(o)
+		r, err := s.relation(o)
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("source %s: %w", o.Name, err)
@@ -119,15 +199,23 @@ func New(sources []Options, log *slog.Logger, now func() time.Time, onSkip func(
 	return s, nil
 }
 
-func newRelation(o Options) (*relation, error) {
+func (s *Source) relation(o Options) (*relation, error) {
+	r := &relation{
+		Options: o, clock: s.clock, log: s.log.With("source", o.Name), stats: &s.stats,
+		known: map[string]topic{}, policies: map[string]policy{},
+		sizes: map[batch.TopicPartition]size{}, probed: map[string]bool{},
+	}
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
 	decoder, err := o.Decoder()
 	if err != nil {
 		return nil, err
 	}
-	r := &relation{Options: o, fields: decoder.Fields(), density: map[batch.TopicPartition]density{}}
+	r.fields = decoder.Fields()
 	if o.Pattern != "" {
 		if r.pattern, err = regexp.Compile(o.Pattern); err != nil {
-			return nil, fmt.Errorf("%w: topic_pattern %q: %w", batch.ErrInvalid, o.Pattern, err)
+			return nil, fmt.Errorf("%w: topic_pattern %q is not a regular expression: %w", batch.ErrInvalid, o.Pattern, err)
 		}
 	}
 	if o.Metadata {
@@ -144,7 +232,18 @@ func newRelation(o Options) (*relation, error) {
 	return r, nil
 }
 
-// Fields returns the columns that SQL sees of a source.
+func (o Options) validate() error {
+	switch {
+	case (len(o.Topics) == 0) == (o.Pattern == ""):
+		return fmt.Errorf("%w: give either topics or topic_pattern", batch.ErrInvalid)
+	case o.Tombstones != "" && o.Tombstones != Drop && o.Tombstones != Keep && o.Tombstones != Reject:
+		return fmt.Errorf("%w: tombstones: %q is not drop, keep or reject", batch.ErrInvalid, o.Tombstones)
+	}
+	return nil
+}
+
+// Fields returns the columns that SQL sees of a source; nil for one that is not
+// in the spec.
 func (s *Source) Fields(name string) []arrow.Field {
 	for _, r := range s.relations {
 		if r.Name == name {
@@ -154,7 +253,16 @@ func (s *Source) Fields(name string) []arrow.Field {
 	return nil
 }
 
-// Close ends what the source started and closes its clients.
+// Stats returns the totals since New.
+func (s *Source) Stats() Stats {
+	return Stats{
+		Requests: s.stats.requests.Load(), FetchedBytes: s.stats.fetched.Load(), Retries: s.stats.retries.Load(),
+		CarriedBytes: s.stats.carried.Load(), Buffered: s.stats.buffered.Load(), BufferedPeak: s.stats.peak.Load(),
+	}
+}
+
+// Close publishes what is left to publish and closes the clients. No other call
+// may be under way.
 func (s *Source) Close() {
 	if s.publisher != nil {
 		s.publisher.close()
@@ -164,30 +272,29 @@ func (s *Source) Close() {
 	}
 }
 
-// Publish tells lag tools what is in the tables. It does not wait.
+// Publish tells lag tools what is in the tables. It does not wait, and a failure
+// is only logged.
 func (s *Source) Publish(end batch.Offsets) { s.publisher.publish(end) }
 
-func (s *Source) relation(name string) *relation {
-	i := slices.IndexFunc(s.relations, func(r *relation) bool { return r.Name == name })
-	return s.relations[i]
-}
-
-// Start resolves where reading begins, for every partition that exists now.
+// Start resolves where reading begins, for every partition that exists now. A
+// topic that does not exist is batch.ErrInvalid.
 func (s *Source) Start(ctx context.Context) (batch.Offsets, error) {
 	starts := batch.Offsets{}
 	for _, r := range s.relations {
-		if err := r.resolve(ctx, starts, s.now()); err != nil {
+		if err := r.resolve(ctx, starts); err != nil {
 			return nil, fmt.Errorf("resolve start of source %s: %w", r.Name, err)
 		}
 	}
 	return starts, nil
 }
 
-// List returns what every partition can serve now.
+// List returns what every partition can serve now. A partition that was there
+// before and is not now is batch.ErrUnavailable; one of a topic that was made
+// again has another topic id.
 func (s *Source) List(ctx context.Context) ([]batch.Available, error) {
 	var all []batch.Available
 	for _, r := range s.relations {
-		available, err := r.list(ctx, s.now())
+		available, err := r.list(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of source %s: %w", r.Name, err)
 		}

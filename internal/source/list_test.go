@@ -1,0 +1,298 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+func TestListManyPartitions(t *testing.T) {
+	const partitions = 1000
+	c := cluster(t, partitions)
+	cl := client(t, c)
+	var records []*kgo.Record
+	for p := range int32(partitions) {
+		records = append(records, ids(p, int64(p), int64(p)+1)...)
+	}
+	send(t, cl, records...)
+	s := open(t, c, nil)
+	ranges := all(t, s)
+	if len(ranges) != partitions {
+		t.Fatalf("%d partitions", len(ranges))
+	}
+	got := newReading()
+	if tally := read(t, s, ranges, got); tally.Rows != partitions {
+		t.Fatalf("%+v", tally)
+	}
+}
+
+// TestListIsCheap: it is called at every trigger.
+func TestListIsCheap(t *testing.T) {
+	c := cluster(t, 8)
+	produce(t, c, 0, `{"id":1}`)
+	s := open(t, c, nil)
+	all(t, s)
+	counts := map[int16]int{}
+	c.Control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		counts[req.Key()]++
+		return nil, nil, false
+	})
+	for range 10 {
+		all(t, s)
+	}
+	if len(counts) != 1 || counts[int16(kmsg.ListOffsets)] != 10*2*2 { // starts and ends, two brokers
+		t.Fatalf("requests by key: %v", counts)
+	}
+}
+
+func TestListFindsWhatIsNew(t *testing.T) {
+	c := cluster(t, 1)
+	s := open(t, c, func(o *Options) { o.Topics, o.Pattern = nil, "^clicks" })
+	if ranges := all(t, s); len(ranges) != 1 {
+		t.Fatalf("%v", ranges)
+	}
+	admin := kadm.NewClient(client(t, c))
+	if _, err := admin.CreatePartitions(t.Context(), 2, topicName); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CreateTopic("clicks-eu", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CreateTopic("orders", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Sleep(t.Context(), topicsEvery)
+	ranges := all(t, s)
+	if len(ranges) != 4 || ranges[0].Topic != "clicks" || ranges[3].Topic != "clicks-eu" {
+		t.Fatalf("%v", ranges)
+	}
+	s = open(t, c, func(o *Options) { o.Topics, o.Pattern = nil, "^weather" })
+	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), `"^weather"`) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+// TestListKeepsWhatItKnows: an answer that lacks what was there before is not
+// believed, and a new id is told as it is.
+func TestListKeepsWhatItKnows(t *testing.T) {
+	c := cluster(t, 2)
+	s := open(t, c, nil)
+	before := all(t, s)
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.UnknownTopicOrPartition, Count: 1})
+	s.clock.Sleep(t.Context(), topicsEvery)
+	if now := all(t, s); len(now) != 2 || s.Stats().Retries != 1 { // the second try
+		t.Fatalf("%v %+v", now, s.Stats())
+	}
+	c.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		return halfAnswer(c, req), nil, true
+	})
+	s.clock.Sleep(t.Context(), topicsEvery)
+	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "clicks/1 is missing") {
+		t.Fatalf("half an answer: %v", err)
+	}
+	c2 := cluster(t, 2)
+	s = open(t, c2, nil)
+	before = all(t, s)
+	if err := c2.DeleteTopic(topicName); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Sleep(t.Context(), topicsEvery)
+	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "topic clicks is missing") {
+		t.Fatalf("a deleted topic: %v", err)
+	}
+	if err := c2.CreateTopic(topicName, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if now := all(t, s); len(now) != 1 || now[0].TopicID == before[0].TopicID || now[0].TopicID == "" {
+		t.Fatalf("made again with one partition: %v", now)
+	}
+}
+
+// halfAnswer names one of two partitions.
+func halfAnswer(c *kfake.Cluster, req kmsg.Request) *kmsg.MetadataResponse {
+	resp := req.ResponseKind().(*kmsg.MetadataResponse)
+	for i, address := range c.ListenAddrs() {
+		b := kmsg.NewMetadataResponseBroker()
+		b.NodeID, b.Host = int32(i), "127.0.0.1"
+		fmt.Sscanf(address, "127.0.0.1:%d", &b.Port)
+		resp.Brokers = append(resp.Brokers, b)
+	}
+	info := c.TopicInfo(topicName)
+	rt := kmsg.NewMetadataResponseTopic()
+	name := topicName
+	rt.Topic, rt.TopicID = &name, info.TopicID
+	rp := kmsg.NewMetadataResponseTopicPartition()
+	rp.Leader = c.LeaderFor(topicName, 0)
+	rt.Partitions = append(rt.Partitions, rp)
+	resp.Topics = append(resp.Topics, rt)
+	return resp
+}
+
+func TestListThroughLeaderChanges(t *testing.T) {
+	c := cluster(t, 4)
+	s := open(t, c, nil)
+	for range 20 {
+		c.ShufflePartitionLeaders()
+		if ranges := all(t, s); len(ranges) != 4 {
+			t.Fatalf("%v", ranges)
+		}
+	}
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.LeaderNotAvailable, Count: -1})
+	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+// TestListEstimatesSizes before anything was read, and better afterwards.
+func TestListEstimatesSizes(t *testing.T) {
+	c := cluster(t, 2)
+	cl := client(t, c, kgo.ProducerBatchCompression(kgo.Lz4Compression()))
+	value := `{"id":1,"pad":"` + strings.Repeat("x", 985) + `"}`
+	for range 10 {
+		send(t, cl, &kgo.Record{Value: []byte(value)})
+	}
+	s := open(t, c, nil)
+	for range 3 {
+		available, err := s.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range available { // the empty partition is taken to be like the other
+			if want := float64(len(value)); a.Bytes < want*0.9 || a.Bytes > want*1.1 {
+				t.Errorf("%s: %.0f bytes an offset, want about %.0f", a.TopicPartition, a.Bytes, want)
+			}
+		}
+	}
+	if n := s.Stats().Requests; n != 1 {
+		t.Errorf("%d probes", n)
+	}
+	read(t, s, func() []batch.Range { r := all(t, s); r[0].Start = 9; return r }(), newReading())
+}
+
+func TestStart(t *testing.T) {
+	c := cluster(t, 2)
+	at := time.UnixMilli(1_700_000_000_000)
+	cl := client(t, c)
+	for i, r := range ids(0, 0, 3) {
+		r.Timestamp = at.Add(time.Duration(i) * time.Minute)
+		send(t, cl, r)
+	}
+	offsets := func(topic string, partition int32, at int64) Start {
+		return Start{Offsets: map[string]map[int32]int64{topic: {partition: at}}}
+	}
+	for name, test := range map[string]struct {
+		start Start
+		at    int64
+		text  string
+	}{
+		"earliest":        {Start{}, 0, ""},
+		"latest":          {Start{Latest: true}, 3, ""},
+		"offsets":         {offsets(topicName, 0, 1), 1, ""},
+		"the end":         {offsets(topicName, 0, 3), 3, ""},
+		"other partition": {offsets(topicName, 1, 0), 0, ""},
+		"time":            {Start{Time: at.Add(time.Second)}, 1, ""},
+		"time before":     {Start{Time: at.Add(-time.Hour)}, 0, ""},
+		"time after":      {Start{Time: at.Add(time.Hour)}, 3, ""},
+		"beyond":          {offsets(topicName, 0, 9), 0, "offset 9 of clicks/0 is outside of what Kafka has, which is 0 to 3"},
+		"no partition":    {offsets(topicName, 2, 0), 0, "clicks/2"},
+		"no topic":        {offsets("orders", 0, 0), 0, "orders/0"},
+	} {
+		s := open(t, c, func(o *Options) { o.Start = test.start })
+		starts, err := s.Start(t.Context())
+		if test.text != "" {
+			if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("%s: error %v", name, err)
+			}
+			continue
+		}
+		if err != nil || len(starts) != 2 {
+			t.Fatalf("%s: %v %v", name, starts, err)
+		}
+		for tp, at := range starts {
+			if tp.Partition == 0 && at != test.at || tp.Partition == 1 && at != 0 {
+				t.Errorf("%s: %s starts at %d", name, tp, at)
+			}
+		}
+	}
+}
+
+func TestMissingTopic(t *testing.T) {
+	c := cluster(t, 1)
+	s := open(t, c, func(o *Options) { o.Topics = []string{topicName, "clikcs"} })
+	for range 2 {
+		if _, err := s.Start(t.Context()); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `topic "clikcs" does not exist`) ||
+			!strings.Contains(err.Error(), `did you mean "clicks"?`) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	// One that was just made is not known to every broker yet.
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.UnknownTopicOrPartition, Count: 2})
+	if _, err := open(t, c, nil).Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	if _, err := open(t, c, nil).Start(t.Context()); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "may not read") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestOptionsAreValidated(t *testing.T) {
+	c := cluster(t, 1)
+	for text, change := range map[string]func(*Options){
+		"either topics or topic_pattern": func(o *Options) { o.Pattern = "x" },
+		"not a regular expression":       func(o *Options) { o.Topics, o.Pattern = nil, "(" },
+		`tombstones: "hide"`:             func(o *Options) { o.Tombstones = "hide" },
+		"brokers":                        func(o *Options) { o.Kafka.Brokers = nil },
+	} {
+		o := options(t, c)
+		change(&o)
+		if _, err := New([]Options{o}, Limits{}, newClock(), slog.New(slog.DiscardHandler), nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), text) {
+			t.Errorf("error %v, want %q", err, text)
+		}
+	}
+}
+
+func TestPublish(t *testing.T) {
+	c := cluster(t, 1)
+	produce(t, c, 0, `{"id":1}`, `{"id":2}`)
+	s := open(t, c, func(o *Options) { o.Group = "lag" })
+	tp := all(t, s)[0].TopicPartition
+	s.Publish(batch.Offsets{tp: 1})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	admin := kadm.NewClient(client(t, c))
+	for published(ctx, t, admin) != 1 {
+	}
+	// Close commits what was not yet.
+	s.Publish(batch.Offsets{tp: 2})
+	s.Close()
+	if at := published(ctx, t, admin); at != 2 {
+		t.Fatalf("after Close the group is at %d", at)
+	}
+}
+
+func published(ctx context.Context, t *testing.T, admin *kadm.Client) int64 {
+	t.Helper()
+	offsets, err := admin.FetchOffsets(ctx, "lag")
+	if ctx.Err() != nil {
+		t.Fatal("the group's offset was not published")
+	}
+	if o, ok := offsets.Lookup(topicName, 0); err == nil && ok {
+		return o.At
+	}
+	return -1
+}

@@ -1,0 +1,260 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/source/decode"
+)
+
+// chunkRows is what SQL and Parquet want in one record batch; large records make
+// it smaller.
+const chunkRows = 64 << 10
+
+// A worker asks the decoder how much memory its rows take after this many bytes
+// or rows more.
+const (
+	checkBytes = 64 << 10
+	checkRows  = 256
+)
+
+// worker decodes pieces of one source of the spec. It keeps its buffers between
+// reads.
+type worker struct {
+	r        *relation
+	unpack   *unpacker
+	decoder  decode.Decoder
+	metadata *decode.Metadata
+	origins  *decode.Origins
+	headers  []decode.Header
+
+	// Of one Read.
+	onSkip     func(batch.Reject)
+	chunkBytes int
+	seen       []int64 // offsets that were counted, by range
+	tally      batch.Tally
+	skipped    batch.Reject // the first one
+
+	// Of the record batch in the making.
+	rows      int
+	beside    int // bytes of keys and headers, which the decoder does not count
+	unchecked int // bytes since the decoder was asked
+}
+
+func newWorker(r *relation) (*worker, error) {
+	decoder, err := r.Decoder()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{r: r, unpack: newUnpacker(), decoder: decoder, origins: decode.NewOrigins()}
+	if r.Metadata {
+		w.metadata = decode.NewMetadata()
+	}
+	return w, nil
+}
+
+// start prepares for a Read of that many ranges.
+func (w *worker) start(ranges, chunkBytes int, onSkip func(batch.Reject)) {
+	w.seen, w.chunkBytes, w.onSkip = make([]int64, ranges), chunkBytes, onSkip
+	w.tally, w.skipped = batch.Tally{}, batch.Reject{}
+}
+
+// run decodes pieces until there are no more, and sends record batches.
+func (w *worker) run(ctx context.Context, pieces <-chan piece, g *gate, chunks chan<- arrow.RecordBatch) error {
+	for p := range pieces {
+		err := w.piece(ctx, p, chunks)
+		w.r.stats.release(p.size)
+		g.leave(p.held)
+		if err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return w.flush(ctx, chunks)
+}
+
+func (w *worker) piece(ctx context.Context, p piece, chunks chan<- arrow.RecordBatch) error {
+	bytes := w.tally.Bytes
+	for _, b := range p.batches {
+		if err := w.batch(ctx, p, b, chunks); err != nil {
+			return err
+		}
+	}
+	last := p.batches[len(p.batches)-1].last
+	w.r.learn(p.TopicPartition, w.tally.Bytes-bytes, min(last+1, p.End)-p.from)
+	return nil
+}
+
+// batch decodes the records of one batch that are in the range. Offsets that are
+// not above the ones before are an error: a record would be read twice.
+func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan<- arrow.RecordBatch) error {
+	data, err := w.unpack.records(b.recordBatch)
+	if err != nil {
+		return w.unreadable(p, b, err)
+	}
+	next := b.base
+	it := b.walk(data, w.headers)
+	for it.next() {
+		if it.offset < next {
+			return w.unreadable(p, b, fmt.Errorf("offset %d comes behind offset %d", it.offset, next-1))
+		}
+		next = it.offset + 1
+		if it.offset < b.from || it.offset >= p.End {
+			continue // of the batch, but not of the range, or not any more
+		}
+		w.seen[p.index]++
+		switch {
+		case b.control():
+			w.tally.Control++
+		case b.aborted:
+			w.tally.Aborted++
+		default:
+			if err := w.record(ctx, p, &it, chunks); err != nil {
+				return err
+			}
+		}
+	}
+	w.headers = it.Headers
+	if it.err != nil {
+		return w.unreadable(p, b, it.err)
+	}
+	return nil
+}
+
+// unreadable is the error for a batch whose checksum is right and whose contents
+// are not: its producer wrote it so, and reading it again would not help.
+func (w *worker) unreadable(p piece, b fetchedBatch, cause error) error {
+	return fmt.Errorf("%w: the record batch at offset %d of %s cannot be read: %w; the program that produced it is broken", batch.ErrInvalid, b.base, p.TopicPartition, cause)
+}
+
+// record decodes one record into a row.
+func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- arrow.RecordBatch) error {
+	w.tally.Data++
+	w.tally.Bytes += int64(len(it.Key) + len(it.Value))
+	if it.Value == nil {
+		switch w.r.Tombstones {
+		case Reject:
+			return w.bad(p, it, &decode.Error{Reason: "the value is null (a tombstone), and tombstones: reject is set", Pos: -1})
+		case Drop, "":
+			w.tally.Tombstones++
+			return nil
+		case Keep:
+		}
+	}
+	if err := w.decoder.Append(it.Record); err != nil {
+		return w.bad(p, it, err)
+	}
+	w.tally.Rows++
+	w.rows++
+	w.origins.Append(int32(p.index), it.offset)
+	w.unchecked += len(it.Key) + len(it.Value)
+	if w.metadata != nil {
+		w.metadata.Append(p.Topic, p.Partition, it.offset, it.timestamp, it.Key, it.Headers)
+		beside := len(it.Key)
+		for _, h := range it.Headers {
+			beside += len(h.Key) + len(h.Value)
+		}
+		w.beside += beside
+		w.unchecked += beside
+	}
+	if w.full() {
+		return w.flush(ctx, chunks)
+	}
+	return nil
+}
+
+// full says whether the record batch is large enough.
+func (w *worker) full() bool {
+	if w.rows >= chunkRows {
+		return true
+	}
+	if w.unchecked < checkBytes && w.rows%checkRows != 0 {
+		return false
+	}
+	w.unchecked = 0
+	return w.decoder.Bytes()+w.beside >= w.chunkBytes
+}
+
+// valueShown is how much of a bad record an error shows.
+const valueShown = 120
+
+// bad counts a record that cannot be used, or ends the batch. An error that is
+// no *decode.Error is not the record's.
+func (w *worker) bad(p piece, it *walker, cause error) error {
+	var reason *decode.Error
+	if !errors.As(cause, &reason) {
+		return fmt.Errorf("decode offset %d of %s: %w", it.offset, p.TopicPartition, cause)
+	}
+	if w.r.SkipBad {
+		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Reason: cause.Error()}
+		if w.tally.Skipped++; w.tally.Skipped == 1 {
+			w.skipped = reject
+		}
+		w.onSkip(reject)
+		return nil
+	}
+	value := "null"
+	if it.Value != nil {
+		value = strconv.QuoteToASCII(string(it.Value[:min(len(it.Value), valueShown)]))
+	}
+	if len(it.Value) > valueShown {
+		value += " …"
+	}
+	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its value is %s; correct the columns of source %s, or set on_bad_record: skip to count such records and go on",
+		batch.ErrInvalid, it.offset, p.TopicPartition, cause, value, w.r.Name)
+}
+
+// flush sends the rows that were decoded.
+func (w *worker) flush(ctx context.Context, chunks chan<- arrow.RecordBatch) error {
+	if w.rows == 0 {
+		return nil
+	}
+	columns := w.decoder.Take()
+	if w.metadata != nil {
+		columns = append(columns, w.metadata.Take()...)
+	}
+	columns = append(columns, w.origins.Take()...)
+	rows := array.NewRecordBatch(w.r.schema, columns, int64(w.rows))
+	for _, c := range columns {
+		c.Release()
+	}
+	w.rows, w.beside, w.unchecked = 0, 0, 0
+	select {
+	case chunks <- rows:
+		return nil
+	case <-ctx.Done():
+		rows.Release()
+		return context.Cause(ctx)
+	}
+}
+
+// skipsEvery is how often skipped records are logged; the stamp has the count.
+const skipsEvery = 10 * time.Second
+
+// noteSkips logs how many records were skipped, with one example.
+func (r *relation) noteSkips(n int64, first batch.Reject) {
+	if n == 0 {
+		return
+	}
+	r.mu.Lock()
+	r.skips += n
+	n = r.skips
+	now := r.clock.Now()
+	due := now.Sub(r.skipsNoted) >= skipsEvery
+	if due {
+		r.skips, r.skipsNoted = 0, now
+	}
+	r.mu.Unlock()
+	if due {
+		r.log.Warn("bad records were skipped", "records", n, "partition", first.TopicPartition.String(), "offset", first.Offset, "reason", first.Reason)
+	}
+}
