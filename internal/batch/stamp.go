@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -179,7 +180,7 @@ func (r *reader) fail(key string, err error) {
 func (r *reader) text(key string) string {
 	v, ok := r.properties[key]
 	if !ok {
-		r.fail(key, fmt.Errorf("missing"))
+		r.fail(key, errors.New("missing"))
 	}
 	return v
 }

@@ -19,8 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/objstore"
@@ -108,8 +107,8 @@ func (c *Checkpoint) Revisions(ctx context.Context, i batch.Incarnation, id batc
 	}
 	var found []*batch.Plan
 	// Entries are in the order of their batches, so the newest ones come last.
-	for n := len(keys) - 1; n >= 0; n-- {
-		p, err := c.plan(ctx, keys[n])
+	for _, v := range slices.Backward(keys) {
+		p, err := c.plan(ctx, v)
 		if errors.Is(err, objstore.ErrNotFound) {
 			break // purged meanwhile, and everything before it
 		}
@@ -235,8 +234,8 @@ func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.
 		return err
 	}
 	for _, key := range records {
-		n, err := strconv.ParseInt(strings.TrimPrefix(key, c.commits(i)), 10, 64)
-		if err != nil || batch.ID(n) >= keep {
+		// Numbers have a fixed width: keys compare as numbers do.
+		if key >= c.commits(i)+number(int64(keep)) {
 			break
 		}
 		if err := c.store.Delete(ctx, key); err != nil {

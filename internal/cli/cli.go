@@ -57,7 +57,7 @@ func Main(args []string, out, errOut io.Writer) int {
 // lines are the mistakes of an error that joins several.
 func lines(err error) []string {
 	var all []string
-	for _, l := range strings.Split(err.Error(), "\n") {
+	for l := range strings.SplitSeq(err.Error(), "\n") {
 		if strings.TrimSpace(l) != "" {
 			all = append(all, l)
 		}

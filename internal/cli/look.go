@@ -140,7 +140,7 @@ func (a *app) checkpointCommand() *cobra.Command {
 	rewind.Flags().Int64Var(&to, "batch", 0, "the batch to go back to")
 	rewind.Flags().BoolVar(&drop, "drop-foreign", false, "drop what other writers committed since")
 	var from string
-	recover := &cobra.Command{
+	takeOver := &cobra.Command{
 		Use: "recover SPEC", Short: "Take over what the tables say, where the checkpoint is lost or disagrees", Args: exactly(1, "a spec"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx := context.Background()
@@ -160,8 +160,8 @@ func (a *app) checkpointCommand() *cobra.Command {
 			return nil
 		},
 	}
-	recover.Flags().StringVar(&from, "sink", "", "the sink whose table is right, where tables disagree")
-	cmd.AddCommand(show, rewind, recover)
+	takeOver.Flags().StringVar(&from, "sink", "", "the sink whose table is right, where tables disagree")
+	cmd.AddCommand(show, rewind, takeOver)
 	return cmd
 }
 

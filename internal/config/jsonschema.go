@@ -32,8 +32,8 @@ func schemaOf(t reflect.Type) map[string]any {
 			return schemaOf(by.Type)
 		}
 		props := map[string]any{}
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for f := range t.Fields() {
+			f := f
 			key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 			if key == "" {
 				continue

@@ -248,10 +248,10 @@ func allKeys(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
 		if by, ok := t.FieldByName("By"); ok {
 			return allKeys(by.Type, seen)
 		}
-		for i := range t.NumField() {
-			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+		for field := range t.Fields() {
+			if key := field.Tag.Get("yaml"); key != "" {
 				keys = append(keys, key)
-				keys = append(keys, allKeys(t.Field(i).Type, seen)...)
+				keys = append(keys, allKeys(field.Type, seen)...)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -119,10 +120,8 @@ func (p *parse) one(path string, value *string, allowed ...string) {
 		*value = allowed[0]
 		return
 	}
-	for _, a := range allowed {
-		if *value == a {
-			return
-		}
+	if slices.Contains(allowed, *value) {
+		return
 	}
 	p.fail(path, "%q is not %s", *value, strings.Join(allowed, " or "))
 }

@@ -52,7 +52,7 @@ func (d *Driver) retry(ctx context.Context, server string, step func() error) er
 			return fmt.Errorf("%s did not answer for %s; is it running, and is its address right? %w", server, away.Round(time.Second), err)
 		}
 		if !waiting {
-			d.log.Warn("waiting for "+server, "error", err)
+			d.log.Warn("waiting for a server", "server", server, "error", err)
 		}
 		waiting = true
 		d.watch.Waiting(fmt.Sprintf("%s: %v", server, err))

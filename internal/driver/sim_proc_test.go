@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
 	"strings"
@@ -165,7 +164,7 @@ func (p *proc) start() {
 			opts.Adopt = append(opts.Adopt, sinkName(i))
 		}
 	}
-	d := driver.New(rooms, opts, slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1})), p)
+	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
 	p.main = p.spawn(func() {
 		if p.command != nil {
 			p.err = p.command(context.Background(), d)

@@ -207,23 +207,24 @@ func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch
 	for _, part := range [][2]int64{{0, half}, {half, rows.NumRows()}} {
 		piece, err := compact(rows, part[0], part[1])
 		if err != nil {
-			return release(out), 0, err
+			release(out)
+			return nil, 0, err
 		}
 		o, n, err := x.query(w, sink, source, piece)
 		piece.Release()
 		if err != nil {
-			return release(out), 0, err
+			release(out)
+			return nil, 0, err
 		}
 		out, rejected = append(out, o...), rejected+n
 	}
 	return out, rejected, nil
 }
 
-func release(out []arrow.RecordBatch) []arrow.RecordBatch {
+func release(out []arrow.RecordBatch) {
 	for _, o := range out {
 		o.Release()
 	}
-	return nil
 }
 
 // compact copies rows [from, to). A slice would not do: arrow-go exports sliced

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -60,9 +61,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	durable()
 	c := &Catalog{opts: o}
 	props := iceberg.Properties{}
-	for k, v := range o.Properties {
-		props[k] = v
-	}
+	maps.Copy(props, o.Properties)
 	if err := c.openAWS(ctx); err != nil {
 		return nil, err
 	}

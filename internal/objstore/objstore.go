@@ -14,10 +14,10 @@ import (
 )
 
 var (
-	// ErrExists: the key has an object already, perhaps one that an earlier try
+	// ErrExists says that the key has an object already, perhaps one that an earlier try
 	// of the same call made.
 	ErrExists = errors.New("object exists")
-	// ErrNotFound: the key has no object.
+	// ErrNotFound says that the key has no object.
 	ErrNotFound = errors.New("object not found")
 )
 

@@ -1,12 +1,14 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,9 +20,6 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/iceberg-go/table"
 
-	"bytes"
-	"strings"
-
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
 	"github.com/frazil-io/frazil/internal/config"
@@ -29,7 +28,7 @@ import (
 )
 
 // dimension opens a table to join with. Its columns are read now.
-func (p *Pipeline) dimension(ctx context.Context, name string, d config.Dimension) (exec.Dimension, error) {
+func (p *Pipeline) dimension(ctx context.Context, d config.Dimension) (exec.Dimension, error) {
 	every := time.Duration(d.Refresh)
 	if d.Parquet != "" {
 		f := &parquetFile{path: d.Parquet, refreshed: refreshed{every: every}, checkpoint: p.Checkpoint}

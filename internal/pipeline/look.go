@@ -104,8 +104,10 @@ func (p *Pipeline) Status(ctx context.Context) (*Status, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := SinkStatus{Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Stamp: v.Stamp().String(), Batch: batch.None, Head: v.Head(),
-			Ancestry: map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()]}
+		one := SinkStatus{
+			Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Stamp: v.Stamp().String(), Batch: batch.None, Head: v.Head(),
+			Ancestry: map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()],
+		}
 		if st := v.Stamp(); st != nil {
 			one.Batch, one.Rows, one.End = st.Last, st.Total.Written, st.End
 		}

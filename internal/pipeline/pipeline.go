@@ -103,7 +103,7 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
 	}
 	for _, name := range s.Tables.Names {
-		d, err := p.dimension(ctx, name, s.Tables.By[name])
+		d, err := p.dimension(ctx, s.Tables.By[name])
 		if err != nil {
 			return o, fmt.Errorf("table %s: %w", name, err)
 		}

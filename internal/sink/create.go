@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -53,11 +55,9 @@ func (t *Table) openOrCreate(ctx context.Context) (*table.Table, error) {
 			return nil, lake.Classify("create namespace "+strings.Join(t.ident[:i], "."), err)
 		}
 	}
-	props := iceberg.Properties{"format-version": fmt.Sprint(t.opts.FormatVersion)}
+	props := iceberg.Properties{"format-version": strconv.Itoa(t.opts.FormatVersion)}
 	for _, m := range []map[string]string{properties, t.opts.Properties} {
-		for k, v := range m {
-			props[k] = v
-		}
+		maps.Copy(props, m)
 	}
 	tbl, err = t.catalog.CreateTable(t.catalog.Context(ctx), t.ident, schema,
 		catalog.WithPartitionSpec(&spec), catalog.WithSortOrder(order), catalog.WithProperties(props))

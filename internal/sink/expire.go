@@ -230,11 +230,10 @@ func (t *Table) names(meta table.Metadata, folder string) (map[string]bool, erro
 				continue
 			}
 			read[m.FilePath()] = true
-			entries, err := m.FetchEntries(t.fs, true)
-			if err != nil {
-				return nil, lake.Classify("read "+m.FilePath(), err)
-			}
-			for _, e := range entries {
+			for e, err := range m.Entries(t.fs, true) {
+				if err != nil {
+					return nil, lake.Classify("read "+m.FilePath(), err)
+				}
 				named[suffix(e.DataFile().FilePath(), folder)] = true
 			}
 		}

@@ -120,12 +120,11 @@ func (v *View) entriesOf(m iceberg.ManifestFile) ([]iceberg.ManifestEntry, error
 	if kept, ok := v.t.entries[m.FilePath()]; ok {
 		return kept, nil
 	}
-	read, err := m.FetchEntries(v.t.fs, true)
-	if err != nil {
-		return nil, lake.Classify("read "+m.FilePath(), err)
-	}
-	kept := make([]iceberg.ManifestEntry, 0, len(read))
-	for _, e := range read {
+	var kept []iceberg.ManifestEntry
+	for e, err := range m.Entries(v.t.fs, true) {
+		if err != nil {
+			return nil, lake.Classify("read "+m.FilePath(), err)
+		}
 		id, sequence := e.SnapshotID(), e.SequenceNum()
 		fileSequence := e.FileSequenceNum()
 		if fileSequence == nil {

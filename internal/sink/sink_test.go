@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -80,7 +79,7 @@ func (f *fixture) open(change func(*Options), schema *arrow.Schema) (*Table, err
 	if change != nil {
 		change(&o)
 	}
-	return Open(context.Background(), f.catalog, o, schema, func() time.Time { return f.now }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return Open(context.Background(), f.catalog, o, schema, func() time.Time { return f.now }, slog.New(slog.DiscardHandler))
 }
 
 func (f *fixture) mustOpen(change func(*Options)) *Table {
@@ -532,7 +531,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	t, err := Open(ctx, c, Options{Pipeline: "p", Table: "ns.t", Create: true}, rowSchema, time.Now, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	t, err := Open(ctx, c, Options{Pipeline: "p", Table: "ns.t", Create: true}, rowSchema, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -92,7 +91,7 @@ func options(t testing.TB, c *kfake.Cluster) Options {
 
 func open(t testing.TB, c *kfake.Cluster, change func(*Options)) opened {
 	t.Helper()
-	return openWith(t, c, change, Limits{}, slog.New(slog.NewTextHandler(io.Discard, nil)), nil)
+	return openWith(t, c, change, Limits{}, slog.New(slog.DiscardHandler), nil)
 }
 
 func openWith(t testing.TB, c *kfake.Cluster, change func(*Options), limits Limits, log *slog.Logger, onSkip func(batch.Reject)) opened {

@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/frazil-io/frazil/internal/cli"
 )
@@ -44,7 +46,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
 	got := 0
-	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // testscript returns it as it is
+	if exit, ok := err.(*exec.ExitError); ok {
 		got = exit.ExitCode()
 	} else if err != nil {
 		ts.Fatalf("%v", err)
@@ -58,11 +60,19 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 func broker(ts *testscript.TestScript, _ bool, args []string) {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "clicks")}
 	if len(args) > 0 && args[0] == "sasl" {
-		opts = append(opts, kfake.EnableSASL(), kfake.Superuser("PLAIN", "user", "right-password"))
+		opts = append(opts, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "user", "right-password"))
 	}
 	c, err := kfake.NewCluster(opts...)
 	ts.Check(err)
 	ts.Defer(c.Close)
+	if len(args) > 1 && args[1] == "refuses" { // as Kafka does; kfake alone would hang up
+		c.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			c.KeepControl()
+			resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+			resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+			return resp, nil, true
+		})
+	}
 	ts.Setenv("BROKER", c.ListenAddrs()[0])
 }
 
