@@ -90,7 +90,7 @@ func TestListFindsWhatIsNew(t *testing.T) {
 func TestListKeepsWhatItKnows(t *testing.T) {
 	c := cluster(t, 2)
 	s := open(t, c, nil)
-	before := all(t, s)
+	_ = all(t, s)
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.UnknownTopicOrPartition, Count: 1})
 	s.clock.Sleep(t.Context(), topicsEvery)
 	if now := all(t, s); len(now) != 2 || s.Stats().Retries != 1 { // the second try
@@ -106,7 +106,7 @@ func TestListKeepsWhatItKnows(t *testing.T) {
 	}
 	c2 := cluster(t, 2)
 	s = open(t, c2, nil)
-	before = all(t, s)
+	before := all(t, s)
 	if err := c2.DeleteTopic(topicName); err != nil {
 		t.Fatal(err)
 	}
