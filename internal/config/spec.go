@@ -65,15 +65,15 @@ type Source struct {
 
 // Kafka is where a source's records come from.
 type Kafka struct {
-	Brokers      []string `yaml:"brokers"`
-	Topics       []string `yaml:"topics"`
-	TopicPattern string   `yaml:"topic_pattern"`
-	Start        Start    `yaml:"start"`
-	Isolation    string   `yaml:"isolation"`
-	OnDataLoss   string   `yaml:"on_data_loss"`
-	Group        *string  `yaml:"group"`
-	SASL         *SASL    `yaml:"sasl"`
-	TLS          *TLS     `yaml:"tls"`
+	Brokers      Addresses `yaml:"brokers"`
+	Topics       []string  `yaml:"topics"`
+	TopicPattern string    `yaml:"topic_pattern"`
+	Start        Start     `yaml:"start"`
+	Isolation    string    `yaml:"isolation"`
+	OnDataLoss   string    `yaml:"on_data_loss"`
+	Group        *string   `yaml:"group"`
+	SASL         *SASL     `yaml:"sasl"`
+	TLS          *TLS      `yaml:"tls"`
 }
 
 // SASL is how to log in.

@@ -134,3 +134,32 @@ func (o *Ordered[T]) UnmarshalYAML(node ast.Node) error {
 	}
 	return nil
 }
+
+// Addresses are host:port. The YAML library takes an address inside of nested
+// brackets, {brokers: [localhost:9092]}, for a mapping; this puts it together
+// again.
+type Addresses []string
+
+// UnmarshalYAML reads a list of addresses.
+func (a *Addresses) UnmarshalYAML(node ast.Node) error {
+	list, ok := node.(*ast.SequenceNode)
+	if !ok {
+		return errors.New("expected a list, such as [localhost:9092]")
+	}
+	*a = nil
+	for _, v := range list.Values {
+		if m, ok := v.(*ast.MappingNode); ok && len(m.Values) == 1 {
+			v = m.Values[0]
+		}
+		if pair, ok := v.(*ast.MappingValueNode); ok {
+			*a = append(*a, pair.Key.GetToken().Value+":"+pair.Value.GetToken().Value)
+			continue
+		}
+		var s string
+		if err := yaml.NodeToValue(v, &s); err != nil {
+			return err
+		}
+		*a = append(*a, s)
+	}
+	return nil
+}

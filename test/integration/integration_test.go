@@ -81,7 +81,7 @@ catalogs:
     properties: {s3.endpoint: %[4]s, s3.access-key-id: admin, s3.secret-access-key: password123, s3.region: us-east-1}
 sources:
   records:
-    kafka: {brokers: [%[5]s], topics: [%[1]s], start: earliest}
+    kafka: {brokers: ["%[5]s"], topics: [%[1]s], start: earliest}
     format: json
     columns: id BIGINT, key VARCHAR
 sinks:

@@ -1,0 +1,124 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const good = `name: clicks
+trigger: {interval: 1s}
+catalogs:
+  lake: {type: sql, uri: ./c.db, warehouse: ./wh, token: "${TOKEN}"}
+sources:
+  clicks:
+    kafka: {brokers: [localhost:9092, 127.0.0.1:9093], topics: [clicks], start: earliest}
+    format: json
+    columns: id BIGINT
+sinks:
+  a: {sql: SELECT id FROM clicks, iceberg: {catalog: lake, table: w.a}}
+  b: {sql: SELECT id FROM clicks, iceberg: {catalog: lake, table: w.b}}
+`
+
+func env(name string) (string, bool) {
+	v, ok := map[string]string{"TOKEN": "s3cret: [", "EMPTY": ""}[name]
+	return v, ok
+}
+
+func parseGood(t *testing.T, text string) *Spec {
+	t.Helper()
+	s, err := Parse("good.yaml", []byte(text), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDefaultsAndVariables(t *testing.T) {
+	s := parseGood(t, good)
+	k := s.Sources.By["clicks"].Kafka
+	switch {
+	case s.Memory != 512<<20, s.Limits.MaxBytes != 256<<20, s.Maintenance.KeepBatches != 1000, time.Duration(s.Maintenance.KeepHourly) != 7*24*time.Hour:
+		t.Errorf("defaults: %+v", s)
+	case s.Catalogs["lake"].Token != "s3cret: [":
+		t.Errorf("a variable changed the structure: %+v", s.Catalogs)
+	case *k.Group != "frazil-clicks", k.Isolation != "read_committed", k.OnDataLoss != "fail":
+		t.Errorf("kafka: %+v", k)
+	case !slices.Equal(k.Brokers, []string{"localhost:9092", "127.0.0.1:9093"}):
+		t.Errorf("brokers: %v", k.Brokers)
+	case !slices.Equal(s.Sinks.Names, []string{"a", "b"}):
+		t.Errorf("the order of sinks: %v", s.Sinks.Names)
+	}
+}
+
+// TestSinkHash: what rows depend on changes the hash; nothing else does.
+func TestSinkHash(t *testing.T) {
+	before := parseGood(t, good).SinkHash("a")
+	for _, c := range []struct {
+		old, new string
+		same     bool
+	}{
+		{"trigger: {interval: 1s}", "trigger: {interval: 9s}", true},
+		{"name: clicks\n", "name: clicks\nmemory: 1GiB\ncheckpoint: s3://b/p\nlimits: {max_records: 5}\nmaintenance: {keep_snapshots: 5}\n", true},
+		{"[localhost:9092, 127.0.0.1:9093]", "[other:9092]", true},
+		{"start: earliest", "start: latest", true},
+		{"start: earliest", "start: earliest, group: x, on_data_loss: record, sasl: {mechanism: plain, username: u, password: p}, tls: {ca: f}", true},
+		{"uri: ./c.db", "uri: ./d.db", true},
+		{"table: w.b", "table: w.c", true},
+		{"  b: {sql: SELECT id FROM", "  b: {sql: SELECT id + 1 AS id FROM", true},
+		{"name: clicks\n", "# a comment\nname:   clicks\n", true},
+		{"name: clicks\n", "name: other\n", false},
+		{"topics: [clicks]", "topics: [others]", false},
+		{"start: earliest", "start: earliest, isolation: read_uncommitted", false},
+		{"columns: id BIGINT", "columns: id INTEGER", false},
+		{"columns: id BIGINT", "columns: id BIGINT\n    metadata: true", false},
+		{"columns: id BIGINT", "columns: id BIGINT\n    on_bad_record: skip", false},
+		{"  a: {sql: SELECT id FROM", "  a: {sql: SELECT id + 1 AS id FROM", false},
+		{"table: w.a", "table: w.z", false},
+		{"type: sql", "type: rest", false},
+		{"sinks:", "views: {v: SELECT 1}\nsinks:", false},
+	} {
+		if !strings.Contains(good, c.old) {
+			t.Fatalf("no %q", c.old)
+		}
+		after := parseGood(t, strings.Replace(good, c.old, c.new, 1)).SinkHash("a")
+		if (after == before) != c.same {
+			t.Errorf("%q → %q: same hash is %v, want %v", c.old, c.new, after == before, c.same)
+		}
+	}
+}
+
+func TestJSONSchemaNamesEveryKey(t *testing.T) {
+	data, err := JSONSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	properties := schema["properties"].(map[string]any)
+	for _, key := range []string{"name", "trigger", "limits", "checkpoint", "memory", "catalogs", "sources", "tables", "views", "sinks", "maintenance"} {
+		if properties[key] == nil {
+			t.Errorf("the schema has no %q", key)
+		}
+	}
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	path := t.TempDir() + "/token"
+	if err := os.WriteFile(path, []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := parseGood(t, strings.Replace(good, "${TOKEN}", "${file:"+path+"}", 1))
+	if got := s.Catalogs["lake"].Token; got != "from a file" {
+		t.Errorf("token %q", got)
+	}
+	s = parseGood(t, strings.Replace(good, "${TOKEN}", "$${TOKEN} ${NONE:-x} ${EMPTY:-y}", 1))
+	if got := s.Catalogs["lake"].Token; got != "${TOKEN} x y" {
+		t.Errorf("token %q", got)
+	}
+}
