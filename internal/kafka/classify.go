@@ -34,7 +34,7 @@ func Classify(ctx context.Context, doing string, err error) error {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}
-	kind, todo := judge(err)
+	todo, kind := judge(err)
 	if todo != "" {
 		return fmt.Errorf("%s: %w: %s: %w", doing, kind, todo, err)
 	}
@@ -43,34 +43,34 @@ func Classify(ctx context.Context, doing string, err error) error {
 
 // judge gives each error its kind and says what to do. What is not listed may
 // pass: no answer, no leader, a broker that starts, an error newer than this.
-func judge(err error) (kind error, todo string) {
+func judge(err error) (todo string, kind error) {
 	switch {
 	case isAny(err, kerr.SaslAuthenticationFailed):
-		return batch.ErrInvalid, "the broker refused the login; check sasl username and password"
+		return "the broker refused the login; check sasl username and password", batch.ErrInvalid
 	case isAny(err, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState):
-		return batch.ErrInvalid, "the broker does not take this login; check sasl mechanism"
+		return "the broker does not take this login; check sasl mechanism", batch.ErrInvalid
 	case isAny(err, kerr.TopicAuthorizationFailed):
-		return batch.ErrInvalid, "this user may not read the topic; grant READ and DESCRIBE on it"
+		return "this user may not read the topic; grant READ and DESCRIBE on it", batch.ErrInvalid
 	case isAny(err, kerr.GroupAuthorizationFailed):
-		return batch.ErrInvalid, "this user may not use the group; grant READ on it, or set group: \"\""
+		return "this user may not use the group; grant READ on it, or set group: \"\"", batch.ErrInvalid
 	case isAny(err, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.DelegationTokenAuthorizationFailed):
-		return batch.ErrInvalid, "this user may not do that; grant it in Kafka's ACLs"
+		return "this user may not do that; grant it in Kafka's ACLs", batch.ErrInvalid
 	case isAny(err, kerr.InvalidTopicException):
-		return batch.ErrInvalid, "a topic cannot have this name; correct topics"
+		return "a topic cannot have this name; correct topics", batch.ErrInvalid
 	case isAny(err, kerr.UnsupportedVersion):
-		return batch.ErrInvalid, "the broker is too old; frazil needs Kafka 0.11 or newer"
+		return "the broker is too old; frazil needs Kafka 0.11 or newer", batch.ErrInvalid
 	case is[x509.UnknownAuthorityError](err), is[x509.CertificateInvalidError](err), is[*tls.CertificateVerificationError](err):
-		return batch.ErrInvalid, "the broker's certificate is not trusted; check tls ca"
+		return "the broker's certificate is not trusted; check tls ca", batch.ErrInvalid
 	case is[x509.HostnameError](err):
-		return batch.ErrInvalid, "the broker's certificate is for another name; check tls server_name"
+		return "the broker's certificate is for another name; check tls server_name", batch.ErrInvalid
 	case isAlert(err):
-		return batch.ErrInvalid, "the broker refused the TLS connection; check tls cert and key"
+		return "the broker refused the TLS connection; check tls cert and key", batch.ErrInvalid
 	case is[tls.RecordHeaderError](err):
-		return batch.ErrInvalid, "the broker does not speak TLS at this address; check brokers and tls"
+		return "the broker does not speak TLS at this address; check brokers and tls", batch.ErrInvalid
 	case is[*net.DNSError](err), is[*net.OpError](err):
-		return batch.ErrUnavailable, "no broker can be reached; is it running, and are the addresses right?"
+		return "no broker can be reached; is it running, and are the addresses right?", batch.ErrUnavailable
 	}
-	return batch.ErrUnavailable, ""
+	return "", batch.ErrUnavailable
 }
 
 func isAny(err error, of ...*kerr.Error) bool {

@@ -56,6 +56,7 @@ func NewClient(o Options, more ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(o.Brokers...), kgo.ClientID("frazil"),
 		kgo.RetryTimeout(requestTimeout), kgo.RequestRetries(2), kgo.BrokerMaxReadBytes(responseMax),
 		kgo.MetadataMinAge(time.Second), kgo.DialTimeout(dialTimeout),
+		kgo.DisableClientMetrics(), // KIP-714 would send a request now and then; frazil has metrics of its own
 	}
 	mechanism, err := o.SASL.mechanism()
 	if err != nil {

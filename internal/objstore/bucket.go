@@ -3,97 +3,75 @@ package objstore
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"path"
-	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// objectMax bounds what Get reads: no object of a checkpoint comes near it.
-const objectMax = 256 << 20
+// probeKey is the object by which a store shows that it honours the condition.
+// It stays: on the next start one refused write is enough.
+const probeKey = "frazil-conditional-write-probe"
 
 // Bucket is a Store in a bucket of S3 or a compatible store, below a prefix.
-// Creation is a PUT with If-None-Match: *.
+// Creation is a PUT with If-None-Match: * (Amazon S3 user guide, "Conditional
+// writes"). A store that ignores the condition would let two drivers own a
+// batch, so the first Create of a process makes sure of it.
 type Bucket struct {
 	client         *s3.Client
 	bucket, prefix string
+	page           int32 // keys in a page of a listing; 0: the store's own, 1,000 in S3
+
+	mu     sync.Mutex
+	proven bool // the store honours the condition
 }
 
-// OpenBucket opens a bucket and makes sure that the store honours conditional
-// writes: one that ignores the condition would let two drivers own a batch.
+// OpenBucket opens a bucket, with the properties that Open describes. It sends
+// no request yet.
 func OpenBucket(ctx context.Context, bucket, prefix string, properties map[string]string) (*Bucket, error) {
-	client, err := S3Client(ctx, properties)
+	client, err := newClient(ctx, properties)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
 	}
-	b := &Bucket{client: client, bucket: bucket, prefix: prefix}
-	return b, b.probe(ctx)
+	return &Bucket{client: client, bucket: bucket, prefix: prefix}, nil
 }
 
-// S3Client makes a client from Iceberg's property names. Without keys it uses
-// the default chain of AWS (environment, profile, instance role).
-func S3Client(ctx context.Context, properties map[string]string) (*s3.Client, error) {
-	opts := []func(*config.LoadOptions) error{}
-	if region := properties["s3.region"]; region != "" {
-		opts = append(opts, config.WithRegion(region))
-	}
-	if key := properties["s3.access-key-id"]; key != "" {
-		opts = append(opts, config.WithCredentialsProvider(
-			credentials.NewStaticCredentialsProvider(key, properties["s3.secret-access-key"], properties["s3.session-token"])))
-	}
-	cfg, err := config.LoadDefaultConfig(ctx, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("%w: S3 configuration: %w", batch.ErrInvalid, err)
-	}
-	pathStyle := properties["s3.endpoint"] != ""
-	if v, err := strconv.ParseBool(properties["s3.path-style-access"]); err == nil {
-		pathStyle = v
-	}
-	return s3.NewFromConfig(cfg, func(o *s3.Options) {
-		if endpoint := properties["s3.endpoint"]; endpoint != "" {
-			o.BaseEndpoint = aws.String(endpoint)
-		}
-		o.UsePathStyle = pathStyle
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-	}), nil
-}
-
-// probe writes one object twice under the condition.
-func (b *Bucket) probe(ctx context.Context) error {
-	key := "frazil-probe-" + rand.Text()
-	if err := b.Create(ctx, key, []byte("probe")); err != nil {
-		return err
-	}
-	err := b.Create(ctx, key, []byte("again"))
-	_ = b.Delete(ctx, key) // one small object more would do no harm
-	switch {
-	case errors.Is(err, ErrExists):
-		return nil
-	case err == nil:
-		return fmt.Errorf("%w: the object store of bucket %s ignores If-None-Match, so two writers could both create a checkpoint's entry; "+
-			"use a store with conditional writes, or a directory", batch.ErrInvalid, b.bucket)
-	default:
-		return err
-	}
-}
-
-// Create implements Store.
+// Create implements Store. batch.ErrInvalid also where the store ignores the
+// condition.
 func (b *Bucket) Create(ctx context.Context, key string, data []byte) error {
+	if err := b.prove(ctx); err != nil {
+		return err
+	}
 	return b.put(ctx, key, data, aws.String("*"))
+}
+
+// prove writes one object under the condition that it is not there, once more
+// where it was not: the second write must be refused.
+func (b *Bucket) prove(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.proven {
+		return nil
+	}
+	text := []byte("frazil writes this object only where it is missing, to see whether the store honours If-None-Match.\n")
+	for range 2 {
+		err := b.put(ctx, probeKey, text, aws.String("*"))
+		if errors.Is(err, ErrExists) {
+			b.proven = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: the object store of bucket %s ignores If-None-Match, so two drivers could both create an entry of the checkpoint; "+
+		"use a store with conditional writes, or a directory", batch.ErrInvalid, b.bucket)
 }
 
 // Put implements Store.
@@ -102,39 +80,51 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 }
 
 func (b *Bucket) put(ctx context.Context, key string, data []byte, ifNoneMatch *string) error {
+	if err := errors.Join(check(ctx, "write", key), checkSize(key, data)); err != nil {
+		return err
+	}
 	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &b.bucket, Key: aws.String(b.key(key)), Body: bytes.NewReader(data), IfNoneMatch: ifNoneMatch,
 	})
-	return b.classify("write", key, err)
+	return b.classify(ctx, "write", key, err)
 }
 
 // Get implements Store.
 func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := check(ctx, "read", key); err != nil {
+		return nil, err
+	}
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.bucket, Key: aws.String(b.key(key))})
 	if err != nil {
-		return nil, b.classify("read", key, err)
+		return nil, b.classify(ctx, "read", key, err)
 	}
-	data, err := io.ReadAll(io.LimitReader(out.Body, objectMax))
+	data, err := io.ReadAll(io.LimitReader(out.Body, objectMax+1))
 	if err := errors.Join(err, out.Body.Close()); err != nil {
-		return nil, fmt.Errorf("read s3://%s/%s: %w: %w", b.bucket, b.key(key), batch.ErrUnavailable, err)
+		return nil, b.classify(ctx, "read", key, err)
 	}
-	return data, nil
+	return data, checkSize(key, data)
 }
 
 // List implements Store.
 func (b *Bucket) List(ctx context.Context, prefix, after string) ([]string, error) {
+	if err := checkPrefix(ctx, prefix); err != nil {
+		return nil, err
+	}
 	in := &s3.ListObjectsV2Input{Bucket: &b.bucket, Prefix: aws.String(b.key(prefix))}
 	if after != "" {
 		in.StartAfter = aws.String(b.key(after))
+	}
+	if b.page > 0 {
+		in.MaxKeys = &b.page
 	}
 	var keys []string
 	for pages := s3.NewListObjectsV2Paginator(b.client, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, b.classify("list", prefix, err)
+			return nil, b.classify(ctx, "list", prefix, err)
 		}
 		for _, o := range page.Contents {
-			key := strings.TrimPrefix(strings.TrimPrefix(aws.ToString(o.Key), b.prefix), "/")
+			key := strings.TrimPrefix(aws.ToString(o.Key), b.key(""))
 			if key > after { // some stores ignore start-after
 				keys = append(keys, key)
 			}
@@ -145,47 +135,20 @@ func (b *Bucket) List(ctx context.Context, prefix, after string) ([]string, erro
 
 // Delete implements Store.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.bucket, Key: aws.String(b.key(key))})
-	if err := b.classify("delete", key, err); !errors.Is(err, ErrNotFound) {
+	if err := check(ctx, "delete", key); err != nil {
 		return err
 	}
-	return nil
+	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.bucket, Key: aws.String(b.key(key))})
+	if err = b.classify(ctx, "delete", key, err); errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
-// key keeps a trailing slash, which path.Join would drop from a prefix.
+// key returns the name in the bucket of a key or of a key's beginning.
 func (b *Bucket) key(key string) string {
 	if b.prefix == "" {
 		return key
 	}
-	return path.Join(b.prefix) + "/" + key
-}
-
-// classify judges by status and error code, never by text.
-func (b *Bucket) classify(verb, key string, err error) error {
-	if err == nil {
-		return nil
-	}
-	where := fmt.Sprintf("%s s3://%s/%s", verb, b.bucket, b.key(key))
-	var api smithy.APIError
-	code := ""
-	if errors.As(err, &api) {
-		code = api.ErrorCode()
-	}
-	status := 0
-	var response *smithyhttp.ResponseError
-	if errors.As(err, &response) {
-		status = response.HTTPStatusCode()
-	}
-	switch {
-	case status == http.StatusPreconditionFailed:
-		return fmt.Errorf("%s: %w", where, ErrExists)
-	case code == "NoSuchBucket":
-		return fmt.Errorf("%s: %w: bucket %s does not exist; create it", where, batch.ErrInvalid, b.bucket)
-	case status == http.StatusNotFound:
-		return fmt.Errorf("%s: %w", where, ErrNotFound)
-	case status == http.StatusForbidden, status == http.StatusUnauthorized:
-		return fmt.Errorf("%s: %w: access denied (%s); check the keys and the bucket's policy", where, batch.ErrInvalid, code)
-	default: // also 409, when two conditional writes met: the outcome is unknown
-		return fmt.Errorf("%s: %w: %w", where, batch.ErrUnavailable, err)
-	}
+	return b.prefix + "/" + key
 }

@@ -136,11 +136,11 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Options.Start.names(available); err != nil {
+	if err := r.Start.names(available); err != nil {
 		return err
 	}
 	var young map[spot]listed
-	if at := r.Options.Start.Time; !at.IsZero() {
+	if at := r.Start.Time; !at.IsZero() {
 		err := r.again(ctx, listTries, func() error {
 			topics, err := r.metadata(ctx, topicsEvery)
 			if err == nil {
@@ -153,7 +153,7 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 		}
 	}
 	for _, a := range available {
-		start, err := r.Options.Start.of(a, young)
+		start, err := r.Start.of(a, young)
 		if err != nil {
 			return err
 		}

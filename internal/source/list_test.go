@@ -41,20 +41,22 @@ func TestListManyPartitions(t *testing.T) {
 // TestListIsCheap: it is called at every trigger.
 func TestListIsCheap(t *testing.T) {
 	c := cluster(t, 8)
-	produce(t, c, 0, `{"id":1}`)
+	produce(t, c, `{"id":1}`)
 	s := open(t, c, nil)
 	all(t, s)
-	counts := map[int16]int{}
-	c.Control(func(req kmsg.Request) (kmsg.Response, error, bool) {
-		c.KeepControl()
-		counts[req.Key()]++
-		return nil, nil, false
-	})
+	observe := func(key kmsg.Key) *kfake.FaultHandle {
+		return c.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Topic: topicName, Observe: true, Count: -1})
+	}
+	lists, others := observe(kmsg.ListOffsets), observe(kmsg.Metadata)
 	for range 10 {
 		all(t, s)
 	}
-	if len(counts) != 1 || counts[int16(kmsg.ListOffsets)] != 10*2*2 { // starts and ends, two brokers
-		t.Fatalf("requests by key: %v", counts)
+	brokers := map[int32]bool{}
+	for p := range int32(8) {
+		brokers[c.LeaderFor(topicName, p)] = true
+	}
+	if lists.Hits() != 10*2*len(brokers) || others.Hits() != 0 { // starts and ends
+		t.Fatalf("%d listings, %d requests for metadata", lists.Hits(), others.Hits())
 	}
 }
 
@@ -90,7 +92,7 @@ func TestListFindsWhatIsNew(t *testing.T) {
 func TestListKeepsWhatItKnows(t *testing.T) {
 	c := cluster(t, 2)
 	s := open(t, c, nil)
-	_ = all(t, s)
+	all(t, s)
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.UnknownTopicOrPartition, Count: 1})
 	s.clock.Sleep(t.Context(), topicsEvery)
 	if now := all(t, s); len(now) != 2 || s.Stats().Retries != 1 { // the second try
@@ -268,7 +270,7 @@ func TestOptionsAreValidated(t *testing.T) {
 
 func TestPublish(t *testing.T) {
 	c := cluster(t, 1)
-	produce(t, c, 0, `{"id":1}`, `{"id":2}`)
+	produce(t, c, `{"id":1}`, `{"id":2}`)
 	s := open(t, c, func(o *Options) { o.Group = "lag" })
 	tp := all(t, s)[0].TopicPartition
 	s.Publish(batch.Offsets{tp: 1})

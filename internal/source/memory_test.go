@@ -10,6 +10,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/source/decode"
@@ -117,23 +118,48 @@ func TestCarryHasABound(t *testing.T) {
 	}
 }
 
-// TestFailedReadDropsTheCarry, so that the next one reads everything anew.
+// TestSurplusHasABound while it is gathered, and never has a gap.
+func TestSurplusHasABound(t *testing.T) {
+	var batches []fetchedBatch
+	for base := range int64(10) {
+		b, _, err := nextBatch(encode(base, 0, -1, kmsg.Record{Value: []byte("v")}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		batches = append(batches, fetchedBatch{recordBatch: b})
+	}
+	one := int64(len(batches[0].raw))
+	f := &fetcher{room: 3*one + 1, surplus: map[batch.TopicPartition]surplus{}}
+	p := f.take(&share{Range: batch.Range{End: 2}}, batches, 7)
+	more := f.surplus[batch.TopicPartition{}]
+	if len(p.batches) != 2 || len(more.batches) != 3 || more.from != 2 || more.next != 5 || more.bytes != 3*one || more.epoch != 7 {
+		t.Fatalf("%d batches, %+v", len(p.batches), more)
+	}
+}
+
+// TestFailedReadDropsTheCarry of all partitions, so that the next one reads
+// everything anew.
 func TestFailedReadDropsTheCarry(t *testing.T) {
-	c := cluster(t, 1)
-	send(t, client(t, c), ids(0, 0, 10)...)
+	c := cluster(t, 2)
+	cl := client(t, c)
+	send(t, cl, ids(0, 0, 10)...)
+	send(t, cl, ids(1, 10, 20)...)
 	s := open(t, c, nil)
 	ranges := all(t, s)
-	ranges[0].End = 5
+	ranges[0].End, ranges[1].End = 5, 5
 	read(t, s, ranges, newReading())
+	if s.Stats().Buffered == 0 {
+		t.Fatal("nothing was carried over")
+	}
 	ranges[0].Start, ranges[0].End = 5, 8
-	if _, err := s.Read(t.Context(), ranges, func(arrow.RecordBatch) error { return errors.New("no") }); err == nil {
+	if _, err := s.Read(t.Context(), ranges[:1], func(arrow.RecordBatch) error { return errors.New("no") }); err == nil {
 		t.Fatal("no error")
 	}
 	if s.Stats().Buffered != 0 {
 		t.Fatalf("%+v", s.Stats())
 	}
 	got := newReading()
-	if read(t, s, ranges, got); len(got.ids) != 3 {
+	if read(t, s, ranges[:1], got); len(got.ids) != 3 {
 		t.Fatalf("%v", got.ids)
 	}
 }

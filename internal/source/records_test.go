@@ -155,6 +155,34 @@ func FuzzWalk(f *testing.F) {
 	})
 }
 
+// TestOffsetsMustRise inside a batch and from batch to batch.
+func TestOffsetsMustRise(t *testing.T) {
+	c := cluster(t, 1)
+	s := open(t, c, nil)
+	value := kmsg.Record{Value: []byte(`{"id":1}`)}
+	twice := encode(0, 0, -1, value, value, value)
+	twice = sealed(changed(twice, func(b []byte) { b[len(b)-len(value.Value)-4] = 2 })) // the third delta: 1 again
+	f := &fetcher{relation: s.relations[0]}
+	sh := &share{Range: batch.Range{End: 10}}
+	p, err := f.answer(t.Context(), sh, &kmsg.FetchResponseTopicPartition{RecordBatches: twice}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newWorker(s.relations[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start(1, chunkBytesMax, s.onSkip)
+	if err := w.piece(t.Context(), p, nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "offset 1 comes behind offset 1") {
+		t.Errorf("error %v", err)
+	}
+	overlap := append(encode(0, 0, -1, value, value), encode(1, 0, -1, value)...)
+	_, err = f.answer(t.Context(), &share{Range: batch.Range{End: 10}}, &kmsg.FetchResponseTopicPartition{RecordBatches: overlap}, 0)
+	if !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "begins at offset 1") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestTransactions follows KIP-98 through one answer.
 func TestTransactions(t *testing.T) {
 	record := kmsg.Record{Value: []byte("v")}

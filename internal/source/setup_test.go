@@ -177,11 +177,12 @@ func all(t testing.TB, s opened) []batch.Range {
 	return ranges
 }
 
-func produce(t testing.TB, c *kfake.Cluster, partition int32, values ...string) {
+// produce writes to partition 0; "tombstone" stands for a null value.
+func produce(t testing.TB, c *kfake.Cluster, values ...string) {
 	t.Helper()
 	var records []*kgo.Record
 	for _, v := range values {
-		r := &kgo.Record{Partition: partition, Value: []byte(v)}
+		r := &kgo.Record{Value: []byte(v)}
 		if v == "tombstone" {
 			r.Value = nil
 		}

@@ -255,6 +255,6 @@ func (r *relation) noteSkips(n int64, first batch.Reject) {
 	}
 	r.mu.Unlock()
 	if due {
-		r.log.Warn("bad records were skipped", "records", n, "partition", first.TopicPartition.String(), "offset", first.Offset, "reason", first.Reason)
+		r.log.Warn("bad records were skipped", "records", n, "partition", first.String(), "offset", first.Offset, "reason", first.Reason)
 	}
 }

@@ -288,7 +288,7 @@ func kills(l *lab) {
 		<-d.done
 		histogram[moment]++
 		if i == 10 {
-			l.kafka.Restart(l)
+			l.kafka.Restart(shared) // it must outlive this test
 		}
 	}
 	l.Logf("killed at %v", histogram)

@@ -1,0 +1,124 @@
+// Package house checks what the architecture promises of the source tree.
+package house
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/frazil-io/frazil/"
+
+// allowed are the packages of ours that each one may import, below internal/.
+var allowed = map[string][]string{
+	"batch": {}, "config": {}, "planner": {"batch"}, "driver": {"batch", "planner"},
+	"source": {"batch", "kafka", "source"}, "exec": {"batch", "lake", "objstore", "exec"}, "sink": {"batch", "kafka", "lake", "sink"},
+	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "objstore": {"batch", "objstore"},
+	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver", "batch"},
+}
+
+// sources parses every file of the program that is no test.
+func sources(t *testing.T, visit func(path string, file *ast.File)) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, ".cache") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err == nil {
+			visit(filepath.ToSlash(strings.TrimPrefix(path, "../")), file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStar: rooms know the nouns and the tools, never each other.
+func TestStar(t *testing.T) {
+	seen := 0
+	sources(t, func(path string, file *ast.File) {
+		room, ok := strings.CutPrefix(path, "internal/")
+		if !ok {
+			return
+		}
+		room, _, _ = strings.Cut(room, "/")
+		may, ok := allowed[room]
+		if !ok {
+			return // wiring: pipeline, cli
+		}
+		for _, i := range file.Imports {
+			name, _ := strconv.Unquote(i.Path.Value)
+			ours, ok := strings.CutPrefix(name, module+"internal/")
+			if !ok {
+				continue
+			}
+			seen++
+			ours, _, _ = strings.Cut(ours, "/")
+			found := ours == room
+			for _, m := range may {
+				found = found || m == ours
+			}
+			if !found {
+				t.Errorf("%s imports %s: %s may import %v", path, name, room, may)
+			}
+		}
+	})
+	if seen < 50 {
+		t.Fatalf("only %d imports were looked at", seen)
+	}
+}
+
+// TestDocumented: every exported name has a comment.
+func TestDocumented(t *testing.T) {
+	seen := 0
+	sources(t, func(path string, file *ast.File) {
+		for _, d := range file.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.IsExported() && exportedReceiver(d) && d.Name.Name != "String" && d.Name.Name != "Error" {
+					seen++
+					if d.Doc == nil {
+						t.Errorf("%s: %s has no comment", path, d.Name.Name)
+					}
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if s, ok := s.(*ast.TypeSpec); ok && s.Name.IsExported() {
+						seen++
+						if d.Doc == nil && s.Doc == nil {
+							t.Errorf("%s: type %s has no comment", path, s.Name.Name)
+						}
+					}
+				}
+			}
+		}
+	})
+	if seen < 100 {
+		t.Fatalf("only %d names were looked at", seen)
+	}
+}
+
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil || len(d.Recv.List) == 0 {
+		return true
+	}
+	t := d.Recv.List[0].Type
+	if s, ok := t.(*ast.StarExpr); ok {
+		t = s.X
+	}
+	switch t := t.(type) {
+	case *ast.Ident:
+		return t.IsExported()
+	case *ast.IndexExpr:
+		id, ok := t.X.(*ast.Ident)
+		return ok && id.IsExported()
+	}
+	return false
+}
