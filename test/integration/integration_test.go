@@ -296,26 +296,35 @@ func kills(l *lab) {
 	l.check(ids)
 }
 
-// twoDrivers runs two at once: the second stands by; with --takeover the first
-// is fenced.
+// twoDrivers runs two at once: one of them is fenced, whichever logs second; a
+// third one stands by.
 func twoDrivers(l *lab) {
 	l.create(2, nil)
-	ids := l.produce(0, 20_000, 500)
-	l.write("max_records: 1000")
+	ids := l.produce(0, 150_000, 1000)
+	l.write("max_records: 500")
 	first := l.start()
 	l.until(first, "batch done", 2)
 	second := l.start("--takeover")
-	if code := l.end(first, time.Minute); code != 4 {
-		l.Fatalf("the first driver ended with %d, want 4 (fenced):\n%s", code, tail(first.log.Bytes()))
+	var fenced, owner *driver
+	select {
+	case <-first.done:
+		fenced, owner = first, second
+	case <-second.done:
+		fenced, owner = second, first
+	case <-time.After(time.Minute):
+		l.Fatalf("nobody was fenced:\n%s", tail(second.log.Bytes()))
+	}
+	if code := fenced.cmd.ProcessState.ExitCode(); code != 4 {
+		l.Fatalf("it ended with %d, want 4 (fenced):\n%s", code, tail(fenced.log.Bytes()))
 	}
 	third := l.start()
 	if !l.until(third, "another driver owns the pipeline; standing by", 1) {
 		l.Fatalf("the third driver does not stand by:\n%s", tail(third.log.Bytes()))
 	}
 	_ = third.cmd.Process.Kill()
-	_ = second.cmd.Process.Signal(syscall.SIGTERM)
-	if code := l.end(second, time.Minute); code != 0 {
-		l.Fatalf("the second driver ended with %d:\n%s", code, tail(second.log.Bytes()))
+	_ = owner.cmd.Process.Signal(syscall.SIGTERM)
+	if code := l.end(owner, time.Minute); code != 0 {
+		l.Fatalf("the owner ended with %d at SIGTERM:\n%s", code, tail(owner.log.Bytes()))
 	}
 	l.drain()
 	l.check(ids)
