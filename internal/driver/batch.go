@@ -138,6 +138,9 @@ func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, 
 	err := d.retry(ctx, "Kafka", func() error {
 		available, err := d.rooms.Source.List(ctx)
 		if err == nil && !planner.GiveUp(q.Ranges, available) {
+			if planner.Cut(q.Ranges, available) {
+				return cause // a gap cannot stand for an end that was cut off
+			}
 			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)
 		}
 		return err

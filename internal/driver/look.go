@@ -62,6 +62,10 @@ func (d *Driver) disagree(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 	if err := d.checkIncarnation(ctx); err != nil {
 		return err
 	}
+	if st != nil && st.UUID != d.inc.UUID {
+		return fmt.Errorf("%w: the table of sink %s carries the stamp of another pipeline: %s. If the checkpoint was lost, `frazil checkpoint recover` takes the table's; "+
+			"else give this pipeline another name or table", batch.ErrDataLost, s.Name, st)
+	}
 	newest, err := d.newest(ctx)
 	if err != nil {
 		return err

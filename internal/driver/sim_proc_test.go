@@ -257,6 +257,9 @@ func (w *world) judge(p *proc) {
 	case says("has expired"):
 		w.expect(p, p.command != nil || w.drops > 0)
 		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+	case says("two histories"):
+		w.expect(p, w.drops > 0 || p.sawBack)
+		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	case says("frazil checkpoint recover"), says("tag is gone"), says("put the tag back"):
 		w.expect(p, w.losses+w.drops > 0 || p.sawBack)
 		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })

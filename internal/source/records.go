@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
@@ -89,55 +87,6 @@ func nextBatch(in []byte) (b recordBatch, rest []byte, err error) {
 		return b, nil, fmt.Errorf("%w: a record batch claims to have the offsets %d to %d", batch.ErrUnavailable, b.base, b.last)
 	}
 	return b, in[size:], nil
-}
-
-// unpacker decompresses batches, one after the other, into one buffer.
-type unpacker struct {
-	decompressor kgo.Decompressor
-	buffer       []byte
-}
-
-// The buffer of an unpacker grows with the batch; what is beyond scratchMax is
-// given back after it. Without a size in the frame it begins at scratchFactor
-// times the compressed one.
-const (
-	scratchMax    = 4 << 20
-	scratchFactor = 6
-)
-
-func newUnpacker() *unpacker {
-	u := &unpacker{}
-	u.decompressor = kgo.DefaultDecompressor(u)
-	return u
-}
-
-// GetDecompressBytes is for the decompressor.
-func (u *unpacker) GetDecompressBytes(compressed []byte, _ kgo.CompressionCodecType) []byte {
-	if need := scratchFactor * len(compressed); cap(u.buffer) < need && cap(u.buffer) < scratchMax {
-		u.buffer = make([]byte, 0, min(need, scratchMax))
-	}
-	return u.buffer
-}
-
-// PutDecompressBytes is for the decompressor, after an error; the buffer is ours
-// anyway.
-func (u *unpacker) PutDecompressBytes([]byte) {}
-
-// records returns the bytes of a batch's records. They are valid until the next
-// call.
-func (u *unpacker) records(b recordBatch) ([]byte, error) {
-	packed := b.raw[batchHeader:]
-	if b.codec() == 0 {
-		return packed, nil
-	}
-	data, err := u.decompressor.Decompress(packed, kgo.CompressionCodecType(b.codec()))
-	if err != nil {
-		return nil, fmt.Errorf("decompress: %w", err)
-	}
-	if cap(data) <= scratchMax {
-		u.buffer = data[:0]
-	}
-	return data, nil
 }
 
 // walker goes through the records of a batch. The fields are those of the record

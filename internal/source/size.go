@@ -3,8 +3,6 @@ package source
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
@@ -96,7 +94,7 @@ func (r *relation) probe(ctx context.Context, topics map[string]topic, all []bat
 
 // measure adds up keys and values of a partition's bytes.
 func (r *relation) measure(s *share, in []byte) {
-	unpack := unpacker{decompressor: kgo.DefaultDecompressor()}
+	unpack := newUnpacker()
 	var bytes, offsets int64
 	for len(in) > 0 {
 		b, rest, err := nextBatch(in)
