@@ -1,0 +1,129 @@
+package planner
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+func tp(n int32) batch.TopicPartition {
+	return batch.TopicPartition{Source: "s", Topic: "t", TopicID: "id", Partition: n}
+}
+
+func facts(position batch.Offsets, available ...batch.Available) Facts {
+	return Facts{
+		Batch: 7, Position: position, Available: available, Now: time.Unix(1000, 0), Last: time.Unix(2000, 0),
+		Sinks: []Sink{{Name: "a", Before: batch.Ref{Hash: "h", Time: time.Unix(1999, 0), End: position}, From: position}},
+	}
+}
+
+func TestNext(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts  Facts
+		policy Policy
+		want   []batch.Range // nil: no plan
+		err    error
+	}{
+		"nothing new": {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 5})},
+		"new records": {
+			facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9, Epoch: 2}),
+			want:  []batch.Range{{TopicPartition: tp(0), Start: 5, End: 9, Epoch: 2}},
+		},
+		"a new partition starts at its beginning": {
+			facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 5}, batch.Available{TopicPartition: tp(1), Start: 3, End: 4}),
+			want:  []batch.Range{{TopicPartition: tp(0), Start: 5, End: 5}, {TopicPartition: tp(1), Start: 3, End: 4}},
+		},
+		"a partition is missing": {facts: facts(batch.Offsets{tp(0): 5}), err: batch.ErrUnavailable},
+		"retention passed by":    {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), Start: 8, End: 9}), err: batch.ErrDataLost},
+		"retention passed by, recorded": {
+			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), Start: 8, End: 9}),
+			policy: Policy{RecordLoss: true},
+			want:   []batch.Range{{TopicPartition: tp(0), Start: 5, End: 9, Lost: 3}},
+		},
+		"the end was cut off": {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 4}), policy: Policy{RecordLoss: true}, err: batch.ErrDataLost},
+		"minimum not reached": {
+			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9}),
+			policy: Policy{Limits: Limits{RecordsMin: 5}},
+		},
+		"minimum waited for long enough": {
+			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9}),
+			policy: Policy{Limits: Limits{RecordsMin: 5}, Full: true},
+			want:   []batch.Range{{TopicPartition: tp(0), Start: 5, End: 9}},
+		},
+		"until": {
+			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9}),
+			policy: Policy{Until: batch.Offsets{tp(0): 6}},
+			want:   []batch.Range{{TopicPartition: tp(0), Start: 5, End: 6}},
+		},
+	} {
+		p, err := Next(c.facts, c.policy)
+		if !errors.Is(err, c.err) || (p == nil) != (c.want == nil) {
+			t.Errorf("%s: %v %v", name, p, err)
+			continue
+		}
+		if p == nil {
+			continue
+		}
+		for i, r := range p.Ranges {
+			if len(p.Ranges) != len(c.want) || r != c.want[i] {
+				t.Errorf("%s: %v, want %v", name, p.Ranges, c.want)
+			}
+		}
+		if p.Time.Before(c.facts.Last) {
+			t.Errorf("%s: plan time went back to %s", name, p.Time)
+		}
+	}
+}
+
+func TestRemadeTopic(t *testing.T) {
+	other := tp(0)
+	other.TopicID = "new"
+	f := facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: other, End: 2})
+	if _, err := Next(f, Policy{}); !errors.Is(err, batch.ErrDataLost) {
+		t.Errorf("a topic made again: %v", err)
+	}
+	p, err := Next(f, Policy{RecordLoss: true})
+	if err != nil || len(p.Ranges) != 2 || !p.Ranges[0].Closed || p.Ranges[1].TopicID != "new" || p.Ranges[1].Start != 0 || !p.Sinks[0].Due {
+		t.Errorf("%+v %v", p, err)
+	}
+	if _, ok := p.End()[tp(0)]; ok {
+		t.Error("a closed partition goes on")
+	}
+}
+
+// TestFair: no partition gets more than another one that still wants more, and
+// the limit is kept but for one record that is larger.
+func TestFair(t *testing.T) {
+	ranges := []batch.Range{{TopicPartition: tp(0), End: 1000}, {TopicPartition: tp(1), End: 10}, {TopicPartition: tp(2), End: 500}}
+	Limits{RecordsMax: 100}.cut(ranges, nil, 0)
+	if a, b, c := ranges[0].Len(), ranges[1].Len(), ranges[2].Len(); a+b+c != 100 || b != 10 || a-c > 1 || c-a > 1 {
+		t.Errorf("%d %d %d", a, b, c)
+	}
+	ranges = []batch.Range{{TopicPartition: tp(0), End: 5}, {TopicPartition: tp(1), End: 5}}
+	Limits{BytesMax: 10}.cut(ranges, map[batch.TopicPartition]float64{tp(0): 100, tp(1): 100}, 1)
+	if ranges[0].Len() != 0 || ranges[1].Len() != 1 {
+		t.Errorf("a record above the limit: %v", ranges)
+	}
+}
+
+func TestCatchUp(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 9}, batch.Available{TopicPartition: tp(0), End: 20})
+	f.Sinks = []Sink{
+		{Name: "a", Before: batch.Ref{Hash: "h"}, From: batch.Offsets{tp(0): 9}, Lags: true},
+		{Name: "b", Before: batch.Ref{Hash: "i"}, From: batch.Offsets{tp(0): 4}, Lags: true},
+		{Name: "c", Lags: true},
+	}
+	f.Starts = batch.Offsets{tp(0): 2}
+	p, err := Next(f, Policy{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Sinks[0].Active || !p.Sinks[1].Active || !p.Sinks[2].Active || p.Ranges[0].Start != 2 || p.Ranges[0].End != 9 {
+		t.Fatalf("%+v", p)
+	}
+	if r := p.RangesFor(&p.Sinks[1])[0]; r.Start != 4 || r.End != 9 {
+		t.Errorf("b reads %v", r)
+	}
+}
