@@ -37,6 +37,7 @@ type proc struct {
 	plan     *batch.Plan // the newest it logged or found
 	inc      batch.Incarnation
 	sawBack  bool // a table that was rolled back
+	sawStamp bool // in a table
 	calm     bool // Kafka had nothing new
 	rests    int  // calm sleeps since faults stopped
 }
@@ -130,6 +131,13 @@ func (c simCheckpoint) Append(ctx context.Context, plan *batch.Plan) error {
 		c.p.w.checkRanges(plan)
 	}
 	return err
+}
+
+func (c simCheckpoint) CreateIncarnation(ctx context.Context, i batch.Incarnation) error {
+	if i.Kind == batch.First && c.p.sawStamp {
+		c.p.w.fail("forgotten", "process %d begins a new pipeline, though a table carries a stamp", c.p.id)
+	}
+	return c.Checkpoint.CreateIncarnation(ctx, i)
 }
 
 func (c simCheckpoint) Newest(ctx context.Context, i batch.Incarnation) (*batch.Plan, error) {

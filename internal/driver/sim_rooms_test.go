@@ -293,6 +293,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 		return nil, err
 	}
 	v.live = map[int64]*batch.Stamp{}
+	s.p.sawStamp = s.p.sawStamp || v.stamp != nil
 	for _, s := range t.snaps[1:] {
 		if !s.expired {
 			v.live[s.id] = s.stamp
