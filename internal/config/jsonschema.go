@@ -33,7 +33,6 @@ func schemaOf(t reflect.Type) map[string]any {
 		}
 		props := map[string]any{}
 		for f := range t.Fields() {
-			f := f
 			key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 			if key == "" {
 				continue
