@@ -45,7 +45,7 @@ record), 3 records lost or histories disagree, 4 another driver took over.`,
 	}
 	cmd.Flags().BoolVar(&f.availableNow, "available-now", false, "end when everything is committed that is available now")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "do not wait for another driver that seems to own the pipeline; it is fenced")
-	cmd.Flags().StringSliceVar(&f.adopt, "adopt", nil, "sinks whose table is taken as it is, though expired snapshots hide whether it was rolled back")
+	cmd.Flags().StringSliceVar(&f.adopt, "adopt", nil, "sink@snapshot: the head of a table that is taken as it is, though expired snapshots hide whether it was rolled back")
 	cmd.Flags().DurationVar(&f.grace, "grace", 20*time.Second, "how long a batch may go on after SIGTERM")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "address for /metrics, /livez and /readyz, such as :8080")
 	cmd.Flags().BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on --listen, too")

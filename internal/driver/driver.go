@@ -71,8 +71,8 @@ type Options struct {
 	KeepBatches int64
 	// Takeover ends the wait for another writer.
 	Takeover bool
-	// Adopt names sinks whose tag may be taken as an ancestor of the head
-	// though the walk between them ends at an expired snapshot.
+	// Adopt names heads, as sink@snapshot, of which the tag may be taken as an
+	// ancestor though the walk between them ends at an expired snapshot.
 	Adopt []string
 	// Grace is how long a batch may go on after the end was asked for.
 	Grace time.Duration
@@ -128,6 +128,8 @@ type sink struct {
 	from    batch.Offsets // nil: the table has no stamp
 	carried batch.Counts
 	lags    bool
+	// committed says that this process has seen its own commit in the table.
+	committed bool
 }
 
 // New returns a driver that has not touched anything yet. watch may be nil.

@@ -101,9 +101,9 @@ func (d *Driver) checkAncestry(s *sink, view View) error {
 		return fmt.Errorf("%w: the table of sink %s was rolled back behind what this pipeline committed (%s). "+
 			"Roll it forward again, or go back with it: `frazil checkpoint rewind`", batch.ErrDataLost, s.Name, view.Stamp())
 	case batch.UnknownAncestor:
-		if !d.adopted(s) {
+		if !d.adopts(s, view) {
 			return fmt.Errorf("%w: whether the table of sink %s was rolled back cannot be told: snapshots of other writers between its head and tag %s have expired. "+
-				"If nobody rolled it back, go on with `--adopt %s`", batch.ErrDataLost, s.Name, batch.Tag(d.opts.Name, d.opts.Stream), s.Name)
+				"If nobody rolled it back, go on with `--adopt %s@%d`", batch.ErrDataLost, s.Name, batch.Tag(d.opts.Name, d.opts.Stream), s.Name, view.Head())
 		}
 	case batch.IsAncestor:
 	}

@@ -334,4 +334,11 @@ func (d *Driver) position() batch.Offsets {
 	return position
 }
 
-func (d *Driver) adopted(s *sink) bool { return slices.Contains(d.opts.Adopt, s.Name) }
+// adopts says whether the operator vouched for this table as it is: for a head
+// by its number, and what was built on it, until the first commit of our own. A
+// rollback that comes later is another matter.
+func (d *Driver) adopts(s *sink, view View) bool {
+	return !s.committed && slices.ContainsFunc(view.History(), func(h Stamped) bool {
+		return slices.Contains(d.opts.Adopt, fmt.Sprintf("%s@%d", s.Name, h.Snapshot))
+	})
+}

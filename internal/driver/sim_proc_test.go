@@ -168,8 +168,8 @@ func (p *proc) start() {
 	}
 	for i := range w.tables {
 		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})
-		if w.adopt[i] {
-			opts.Adopt = append(opts.Adopt, sinkName(i))
+		if w.adopt[i] != 0 {
+			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", sinkName(i), w.adopt[i]))
 		}
 	}
 	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
@@ -234,6 +234,8 @@ func (w *world) judge(p *proc) {
 	case errors.Is(p.err, batch.ErrFenced):
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
+	case errors.Is(p.err, batch.ErrInvalid) && says("was dropped and made again"):
+		w.expect(p, w.drops > 0)
 	case errors.Is(p.err, batch.ErrInvalid) && p.command != nil:
 	case !errors.Is(p.err, batch.ErrDataLost):
 		w.fail("unjustified stop", "process %d: %v", p.id, p.err)
@@ -242,7 +244,7 @@ func (w *world) judge(p *proc) {
 	case says("cannot be told"):
 		for i, t := range w.tables {
 			if t.ancestry() == batch.UnknownAncestor && t.truly() {
-				w.adopt[i] = true
+				w.adopt[i] = t.head
 			}
 		}
 	case says("no longer retained"), says("was deleted and made again"):

@@ -306,7 +306,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 }
 
 func (s simSink) Writer(_ context.Context, attempt string) (driver.Writer, error) {
-	return &simWriter{s: s, attempt: attempt}, nil
+	return &simWriter{s: s, attempt: attempt, uuid: s.p.w.tables[s.i].uuid}, nil
 }
 
 func (s simSink) Sweep(_ context.Context, attempt string) error {
@@ -340,6 +340,7 @@ func (s simSink) Unpin(_ context.Context, tag string) error {
 type simWriter struct {
 	s       simSink
 	attempt string
+	uuid    int
 	rows    []int64
 }
 
@@ -349,7 +350,7 @@ func (w *simWriter) Write(rows arrow.RecordBatch) error {
 }
 
 func (w *simWriter) Close(context.Context) (driver.Files, error) {
-	f := simFiles{rows: int64(len(w.rows))}
+	f := simFiles{rows: int64(len(w.rows)), uuid: w.uuid}
 	if len(w.rows) > 0 {
 		f.name = fmt.Sprintf("%s/data-%s", w.attempt, sinkName(w.s.i))
 		w.s.p.io("write %s", f.name)
@@ -363,6 +364,7 @@ func (w *simWriter) Abort() {}
 type simFiles struct {
 	name string
 	rows int64
+	uuid int // of the table that they were written for
 }
 
 func (f simFiles) Rows() int64 { return f.rows }
@@ -393,6 +395,9 @@ func (v *simView) History() []driver.Stamped { return v.history }
 
 func (v *simView) Commit(_ context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
 	all := slices.Clone(v.files)
+	if f, ok := files.(simFiles); ok && f.uuid != v.uuid {
+		return 0, fmt.Errorf("the table was dropped and made again: %w", batch.ErrInvalid)
+	}
 	if f, ok := files.(simFiles); ok && f.name != "" {
 		all = append(all, f.name)
 	}

@@ -203,8 +203,8 @@ type world struct {
 	procs    []*proc
 	spec     [simSinks]int
 	onLoss   bool
-	adopt    [simSinks]bool
-	rewound  batch.ID // the batch of the newest rewind
+	adopt    [simSinks]int64 // the head that the operator vouched for
+	rewound  batch.ID        // the batch of the newest rewind
 	losses   int
 	drops    int
 	drop     bool // the operator lets a rewind drop foreign snapshots
@@ -484,7 +484,7 @@ func (w *world) rollback(ti int) {
 	}
 	t.head = to
 	if !t.truly() {
-		w.adopt[ti] = false
+		w.adopt[ti] = 0
 	}
 	w.note("foreign: t%d rolls back to %d (tag %d)", ti, to, t.tag)
 }

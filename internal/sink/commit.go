@@ -222,6 +222,9 @@ func (c *change) summary() *table.Summary {
 // check makes sure that the files were written for the schema and the spec that
 // the commit asserts.
 func (f *Files) check(meta table.Metadata) error {
+	if f.table != meta.TableUUID() {
+		return fmt.Errorf("%w: the table was dropped and made again while the batch was written; start the pipeline again", batch.ErrInvalid)
+	}
 	if f.schema != meta.CurrentSchema().ID || f.spec != meta.DefaultPartitionSpec() {
 		return fmt.Errorf("%w: the table's schema or partitioning changed while the batch was written; start the pipeline again", batch.ErrInvalid)
 	}

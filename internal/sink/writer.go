@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -43,6 +44,7 @@ type Writer struct {
 // Files are finished data files of one attempt.
 type Files struct {
 	files        []iceberg.DataFile
+	table        uuid.UUID // they were written for
 	schema, spec int
 	rows         int64
 }
@@ -186,7 +188,7 @@ func (w *Writer) Close(context.Context) (*Files, error) {
 		w.files = append(w.files, d)
 		w.rows += d.Count()
 	}
-	return &Files{files: w.files, schema: w.meta.CurrentSchema().ID, spec: w.meta.DefaultPartitionSpec(), rows: w.rows}, nil
+	return &Files{files: w.files, table: w.meta.TableUUID(), schema: w.meta.CurrentSchema().ID, spec: w.meta.DefaultPartitionSpec(), rows: w.rows}, nil
 }
 
 // Abort drops what is open. The attempt's folder is swept later.
