@@ -37,15 +37,23 @@ func (f timestamps) parser(t *arrow.TimestampType) func(*scanner) (int64, error)
 	return func(s *scanner) (int64, error) { return parseRFC3339(s, zoned, unit) }
 }
 
-// parseEpoch reads a number of units of `from` nanoseconds.
+// parseEpoch reads a number of units of `from` nanoseconds. It may be written as
+// an integer column's may: 1e9 is one, 0.5 is not.
 func parseEpoch(s *scanner, from, to int64) (int64, error) {
 	at := s.i
 	n, err := wantNumber(s)
 	if err != nil {
 		return 0, err
 	}
-	if !n.exact {
-		return 0, s.failAt(at, "%.40s is not an integer timestamp", n.text)
+	if !n.exact { // more than 18 digits: nanoseconds of today have 19
+		v, fraction, ok := unscaled(n.text, 0)
+		switch {
+		case fraction:
+			return 0, s.failAt(at, "%.40s is not an integer timestamp", n.text)
+		case !ok || !v.IsInt64():
+			return 0, s.failAt(at, "%.40s is out of range for a timestamp", n.text)
+		}
+		n.value = v.Int64()
 	}
 	if from >= to {
 		k := from / to

@@ -159,17 +159,18 @@ func parseFloat(s *scanner, size int) (float64, error) {
 	return v, err
 }
 
-// digitsMax bounds the digits of a number that is read exactly: more than any
-// type holds.
+// digitsMax bounds the digits of an integer that is computed: more than any type
+// holds, and few enough that a record cannot keep a worker busy with one number.
 const digitsMax = 80
 
 // unscaled returns a JSON number times 10^scale. fraction says that it is not an
 // integer then, ok that it is not absurdly large.
 func unscaled(text []byte, scale int) (v *big.Int, fraction, ok bool) {
-	digits := make([]byte, 0, len(text))
+	digits := make([]byte, 0, min(len(text), 2*digitsMax))
 	exponent, i := scale, 0
-	if text[0] == '-' {
-		digits, i = append(digits, '-'), 1
+	negative := text[0] == '-'
+	if negative {
+		i = 1
 	}
 	point := false
 	for ; i < len(text) && text[i]|0x20 != 'e'; i++ {
@@ -177,35 +178,49 @@ func unscaled(text []byte, scale int) (v *big.Int, fraction, ok bool) {
 			point = true
 			continue
 		}
-		digits = append(digits, text[i])
+		if len(digits) > 0 || text[i] != '0' {
+			digits = append(digits, text[i])
+		}
 		if point {
 			exponent--
 		}
 	}
-	if i < len(text) {
-		e, err := strconv.Atoi(string(text[i+1:]))
-		if err != nil || e > 1000 || e < -1000 {
-			return nil, false, false
-		}
-		exponent += e
+	if len(digits) == 0 { // zero, whatever its exponent
+		return new(big.Int), false, true
 	}
-	for exponent < 0 && len(digits) > 1 && digits[len(digits)-1] == '0' {
+	for digits[len(digits)-1] == '0' {
 		digits = digits[:len(digits)-1]
 		exponent++
 	}
-	v, parsed := new(big.Int).SetString(string(digits), 10)
-	if len(digits) > digitsMax || !parsed {
-		return nil, false, false
+	if i < len(text) {
+		e, err := strconv.Atoi(string(text[i+1:]))
+		if err != nil { // it has more digits than an int
+			return nil, text[i+1] == '-', text[i+1] == '-'
+		}
+		exponent = addBounded(exponent, e)
 	}
 	switch {
-	case v.Sign() == 0:
-		return v, false, true
 	case exponent < 0:
 		return nil, true, true
-	case exponent > digitsMax:
+	case len(digits) > digitsMax, exponent > digitsMax:
 		return nil, false, false
 	}
-	return v.Mul(v, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)), nil)), false, true
+	v, ok = new(big.Int).SetString(string(digits), 10)
+	if !ok {
+		panic("decode: the scanner let a number through that is none")
+	}
+	v.Mul(v, new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(exponent)), nil))
+	if negative {
+		v.Neg(v)
+	}
+	return v, false, true
+}
+
+// addBounded adds an exponent of a record's choice to that of its digits, which
+// is no larger than the record.
+func addBounded(a, b int) int {
+	const most = math.MaxInt / 4
+	return max(-most, min(most, a)) + max(-most, min(most, b))
 }
 
 // decimal is a column of DECIMAL(p, s), exact.
