@@ -94,4 +94,18 @@ type Available struct {
 	// Bytes estimates the uncompressed size of key and value per offset, from
 	// what was fetched of this partition so far; 0 if nothing was.
 	Bytes float64
+	// Sizes, if not nil, is what was read ahead. It is exact, and a plan with a
+	// limit in bytes takes no more of the partition than it tells of.
+	Sizes *Sizes
 }
+
+// Sizes tells how large the records of one partition are, from the offset From
+// on.
+type Sizes struct {
+	From  int64
+	Marks []Mark // rising
+}
+
+// Mark says that the records in [Sizes.From, Next) have Bytes, uncompressed key
+// and value. Next is behind a record, or behind a hole.
+type Mark struct{ Next, Bytes int64 }

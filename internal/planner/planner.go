@@ -73,12 +73,15 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := sizes(f.Available)
+	size := sizesOf(f.Available)
 	lossy := slices.ContainsFunc(ranges, func(r batch.Range) bool { return r.Lost > 0 || r.Closed })
 	if !lossy && (empty(ranges) || !p.Full && !p.Limits.enough(ranges, size)) {
 		return nil, nil
 	}
 	p.Limits.cut(ranges, size, int64(f.Batch))
+	if !lossy && empty(ranges) {
+		return nil, nil // what there is was not read ahead yet
+	}
 	plan := f.plan(ranges)
 	for _, s := range f.Sinks {
 		sp := s.plan(plan)
@@ -104,7 +107,7 @@ func first(f Facts, p Policy) *batch.Plan {
 		ranges = append(ranges, r)
 	}
 	batch.SortRanges(ranges)
-	p.Limits.cut(ranges, sizes(f.Available), int64(f.Batch))
+	p.Limits.cut(ranges, sizesOf(f.Available), int64(f.Batch))
 	plan := f.plan(ranges)
 	for _, s := range f.Sinks {
 		sp := s.plan(plan)

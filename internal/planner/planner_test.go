@@ -102,7 +102,7 @@ func TestFair(t *testing.T) {
 		t.Errorf("%d %d %d", a, b, c)
 	}
 	ranges = []batch.Range{{TopicPartition: tp(0), End: 5}, {TopicPartition: tp(1), End: 5}}
-	Limits{BytesMax: 10}.cut(ranges, map[batch.TopicPartition]float64{tp(0): 100, tp(1): 100}, 1)
+	Limits{BytesMax: 10}.cut(ranges, sizesOf([]batch.Available{{TopicPartition: tp(0), Bytes: 100}, {TopicPartition: tp(1), Bytes: 100}}), 1)
 	if ranges[0].Len() != 0 || ranges[1].Len() != 1 {
 		t.Errorf("a record above the limit: %v", ranges)
 	}
