@@ -15,9 +15,10 @@ import (
 // columns: keys are matched exactly, first against the one that followed the
 // last time.
 //
-// A missing member is NULL. A known member that is there twice is an error, and
-// so are numbers that do not fit, text where a number belongs and the other way
-// round, half surrogate pairs, invalid UTF-8 and anything behind the object.
+// A missing member is NULL. A member that is decoded or kept and is there twice
+// is an error, and so are numbers that do not fit, text where a number belongs
+// and the other way round, half surrogate pairs, invalid UTF-8 and anything
+// behind the object. Members that are ignored are only checked for their syntax.
 // Integers may be written as 1.0 or 1e3; a fraction is an error, as is a decimal
 // with more digits than the column keeps. Fractions of a second beyond the
 // column's unit are cut off.
@@ -27,6 +28,8 @@ type jsonDecoder struct {
 	scanner scanner
 	unknown *varied
 	extra   []byte // the unknown members of the current record, as JSON
+	// extraKeys are their keys.
+	extraKeys map[string]bool
 }
 
 func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
@@ -46,7 +49,7 @@ func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
 	case Reject:
 		rejectUnknown(d.root)
 	case Column:
-		d.unknown = newVaried(arrow.BinaryTypes.String, nil)
+		d.unknown, d.extraKeys = newVaried(arrow.BinaryTypes.String, nil), map[string]bool{}
 		d.fields = append(columns[:len(columns):len(columns)], arrow.Field{Name: UnknownColumn, Type: arrow.BinaryTypes.String, Nullable: true})
 		d.root.unknown = d.keepUnknown
 	default:
@@ -86,9 +89,9 @@ func (d *jsonDecoder) Append(r Record) error {
 func (d *jsonDecoder) record(value []byte) error {
 	d.extra = d.extra[:0]
 	if value == nil {
-		d.root.null()
-		return nil
+		return d.tombstone()
 	}
+	clear(d.extraKeys)
 	s := &d.scanner
 	s.b, s.i = value, 0
 	if s.peek() != '{' {
@@ -100,6 +103,17 @@ func (d *jsonDecoder) record(value []byte) error {
 	if s.peek(); s.i < len(s.b) {
 		return s.unexpected("the end")
 	}
+	return nil
+}
+
+// tombstone appends a row of NULLs.
+func (d *jsonDecoder) tombstone() error {
+	for _, f := range d.root.kind.Fields() {
+		if !f.Nullable {
+			return &Error{Reason: fmt.Sprintf("the value is null (a tombstone), and field %q is NOT NULL", f.Name), Pos: -1}
+		}
+	}
+	d.root.null()
 	return nil
 }
 
@@ -122,6 +136,10 @@ func toArray(data arrow.ArrayData) arrow.Array {
 
 // keepUnknown collects a member of the record itself.
 func (d *jsonDecoder) keepUnknown(s *scanner, key []byte, depth int) error {
+	if d.extraKeys[string(key)] {
+		return s.fail("field %q is there twice", key)
+	}
+	d.extraKeys[string(key)] = true
 	name, err := json.Marshal(string(key))
 	if err != nil {
 		return s.fail("key %q: %v", key, err)

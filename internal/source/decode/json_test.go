@@ -8,10 +8,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 )
 
 func decoder(t testing.TB, ddl string, o Options) Decoder {
@@ -179,6 +177,12 @@ func TestJSONObjects(t *testing.T) {
 		{Reject, `{"a":1,"z":2}`, `!unknown field "z"`},
 		{Column, `{"z":{"y": [1]},"a":1,"w":"\u0041"}`, `1 | null | "{\"z\":{\"y\": [1]},\"w\":\"\\u0041\"}"` + "\n"},
 		{Column, `{"a":1}`, "1 | null | null\n"},
+		{Column, `{"z":1,"a":1,"z":2}`, `!field "z" is there twice`},
+		{Column, `{"z":1,"z":2}`, `!field "z" is there twice`},
+		{Column, `{"\u0022<\u0000":1}`, `null | null | "{\"\\\"\\u003c\\u0000\":1}"` + "\n"},
+		{"", "\xef\xbb\xbf{}", "!expected an object, found '\\ufeff', at byte 0"},
+		{"", "{\"a\":1}\x00", "!expected the end, found '\\x00', at byte 7"},
+		{"", "{\"a\":\x00}", "!expected a number"},
 	} {
 		d := decoder(t, "a INTEGER, b VARCHAR", Options{Unknown: c.unknown})
 		err := d.Append(Record{Value: []byte(c.value)})
@@ -225,57 +229,47 @@ func TestBadRecordLeavesNothing(t *testing.T) {
 	}
 }
 
-// FuzzJSON holds the decoder against encoding/json: what one takes the other
-// takes, with the same values.
-func FuzzJSON(f *testing.F) {
-	for _, s := range []string{`{"a":1,"s":"x"}`, `{"s":"\ud83d\ude00","l":[1,2]}`, `{"a":1e2}`, `{"x":[{}]}`, `{"s":"a\\\"b"} `, `{"o":{"k":"v"}}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, value []byte) {
-		d := decoder(t, "a DOUBLE, s VARCHAR, l DOUBLE[], o MAP(VARCHAR, VARCHAR)", Options{})
-		err := d.Append(Record{Value: append([]byte{}, value...)})
-		var want struct {
-			A *float64           `json:"a"`
-			S *string            `json:"s"`
-			L []*float64         `json:"l"`
-			O map[string]*string `json:"o"`
-		}
-		if err != nil {
-			var e *Error
-			if !errors.As(err, &e) || e.Pos > len(value) || d.Rows() != 0 {
-				t.Fatalf("%v", err)
-			}
-			return
-		}
-		if !json.Valid(value) || !utf8.Valid(value) {
-			t.Fatalf("took what is not JSON: %q", value)
-		}
-		decodeExact(t, value, &want)
-		arrays := d.Take()
-		if s := arrays[1].(*array.String); (want.S == nil) != s.IsNull(0) || want.S != nil && *want.S != s.Value(0) {
-			t.Fatalf("%q: text %v", value, s)
-		}
-		if a := arrays[0].(*array.Float64); (want.A == nil) != a.IsNull(0) || want.A != nil && *want.A != a.Value(0) {
-			t.Fatalf("%q: number %v", value, a)
-		}
-	})
-}
-
-// decodeExact decodes with keys matched exactly: encoding/json alone would take
-// "A" for "a".
-func decodeExact(t *testing.T, value []byte, to any) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(value, &members); err != nil {
+// TestTombstonesAreRows: a null value is a row of NULLs, but not where a column
+// may not be NULL.
+func TestTombstonesAreRows(t *testing.T) {
+	d := decoder(t, "a INTEGER, b VARCHAR[]", Options{})
+	if err := d.Append(Record{}); err != nil {
 		t.Fatal(err)
 	}
-	for k := range members {
-		if k != "a" && k != "s" && k != "l" && k != "o" {
-			delete(members, k)
-		}
+	if got := taken(d); got != "null | null\n" {
+		t.Errorf("got %q", got)
 	}
-	exact, _ := json.Marshal(members)
-	if err := json.Unmarshal(exact, to); err != nil {
-		t.Fatalf("%q: encoding/json says %v", value, err)
+	d = decoder(t, "a INTEGER, b VARCHAR NOT NULL", Options{})
+	var bad *Error
+	if err := d.Append(Record{}); !errors.As(err, &bad) || d.Rows() != 0 {
+		t.Errorf("a NULL in a column that is NOT NULL: %v, %d rows", err, d.Rows())
+	}
+}
+
+// TestMetadata: what a record may lack, or hold though it should not.
+func TestMetadata(t *testing.T) {
+	m := NewMetadata()
+	m.Append("t", 3, 9, 1700000000123, []byte("k"), []Header{{Key: []byte("h"), Value: []byte("v")}, {Key: []byte("h"), Value: nil}})
+	m.Append("t", 3, 10, -1, nil, nil)
+	m.Append("t", 3, 11, 1<<62, []byte{}, []Header{{Key: []byte("\xff"), Value: []byte{}}})
+	columns := m.Take()
+	want := []string{
+		`"t" 3 9 "2023-11-14T22:13:20.123Z" "aw==" [{"key":"h","value":"dg=="},{"key":"h","value":null}]`,
+		`"t" 3 10 null null []`,
+		`"t" 3 11 null "" [{"key":"�","value":""}]`,
+	}
+	for i := range want {
+		var got []string
+		for _, c := range columns {
+			v, err := json.Marshal(c.GetOneForMarshal(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(v))
+		}
+		if row := strings.Join(got, " "); row != want[i] {
+			t.Errorf("got %s, want %s", row, want[i])
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"math"
+
 	"github.com/apache/arrow-go/v18/arrow"
 )
 
@@ -39,12 +41,24 @@ func NewMetadata() *Metadata {
 	}
 }
 
-// Append adds one row. timestamp is in milliseconds since 1970.
+// noTimestamp is Kafka's for a record without one.
+const noTimestamp = -1
+
+// timestampMax is what Append can hold, in milliseconds from 1970.
+const timestampMax = math.MaxInt64 / 1000
+
+// Append adds one row. timestamp is in milliseconds since 1970; what Kafka writes
+// for no timestamp, -1, becomes NULL, and so does one that a producer made up
+// beyond what the column holds.
 func (m *Metadata) Append(topic string, partition int32, offset, timestamp int64, key []byte, headers []Header) {
 	m.topic.append([]byte(topic))
 	m.partition.add(partition)
 	m.offset.add(offset)
-	m.timestamp.add(timestamp * 1000)
+	if timestamp == noTimestamp || timestamp > timestampMax || timestamp < -timestampMax {
+		m.timestamp.null()
+	} else {
+		m.timestamp.add(timestamp * 1000)
+	}
 	m.key.append(key)
 	appendHeaders(m.headers, headers)
 }

@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"bytes"
+
 	"github.com/apache/arrow-go/v18/arrow"
 )
 
@@ -28,11 +30,13 @@ func newHeaders() *list {
 	return &list{kind: HeadersType, offsets: []int32{0}, elements: pairs}
 }
 
-// appendHeaders appends one value to a column of newHeaders.
+// appendHeaders appends one value to a column of newHeaders. Kafka's protocol says
+// that a header's key is UTF-8, but nobody checks; what is not is replaced by
+// U+FFFD, because a column of text must be text.
 func appendHeaders(c *list, headers []Header) {
 	pairs := c.elements.(*structure)
 	for _, h := range headers {
-		pairs.members[0].(*varied).append(nonNil(h.Key))
+		pairs.members[0].(*varied).append(nonNil(bytes.ToValidUTF8(h.Key, []byte("\uFFFD"))))
 		pairs.members[1].(*varied).append(h.Value)
 		pairs.push(true)
 	}
