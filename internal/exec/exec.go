@@ -25,8 +25,9 @@ type Options struct {
 	SpillDir    string // "": instances do not spill
 	Sources     []Source
 	Tables      []Table
-	Views       []stream.View // in the order of the spec
-	Sinks       []Sink        // in the order of the spec
+	Macros      []stream.Macro // in the order of the spec
+	Views       []stream.View  // in the order of the spec
+	Sinks       []Sink         // in the order of the spec
 	// OnReject is told of each row that a sink's SQL failed on and that was
 	// skipped; may be nil.
 	OnReject func(sink string, r batch.Reject)
@@ -102,35 +103,21 @@ func New(ctx context.Context, o Options) (*Executor, error) {
 
 // prepare analyses each sink's SQL and binds it in every instance.
 func (e *Executor) prepare(ctx context.Context) error {
-	catalog, err := catalogOf(ctx, e.workers[0].instance)
+	a, err := e.analyzer(ctx)
 	if err != nil {
 		return err
 	}
-	names := stream.Names{Views: e.opts.Views, Columns: map[string]bool{}}
-	for _, s := range e.opts.Sources {
-		names.Streams = append(names.Streams, s.Name)
-		noteColumns(names.Columns, s.Fields)
-	}
-	for _, t := range e.opts.Tables {
-		names.Static = append(names.Static, t.Name)
-		noteColumns(names.Columns, t.Dimension.Fields())
-	}
-	for _, s := range e.opts.Sinks {
-		q, err := stream.Analyze(catalog, names, s.Name, s.SQL)
-		if err != nil {
-			return err
-		}
-		e.queries[s.Name] = q
-		for _, w := range e.workers {
-			if err := w.bind(s.Name, q, time.Unix(0, 0)); err != nil {
-				return fmt.Errorf("the sql of sink %s: %w", s.Name, err)
+	for _, w := range e.workers {
+		for k, statement := range a.Macros() {
+			if err := w.instance.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("%w: macro %s: %w", batch.ErrInvalid, e.opts.Macros[k].Signature, err)
 			}
 		}
-		schema, err := checked(s.Name, e.workers[0].statements[s.Name].Schema())
-		if err != nil {
+	}
+	for _, s := range e.opts.Sinks {
+		if err := e.prepareSink(ctx, a, s); err != nil {
 			return err
 		}
-		e.schemas[s.Name] = schema
 	}
 	for _, w := range e.workers {
 		if err := w.instance.Lock(ctx); err != nil {
@@ -140,6 +127,42 @@ func (e *Executor) prepare(ctx context.Context) error {
 	return nil
 }
 
+func (e *Executor) analyzer(ctx context.Context) (*stream.Analyzer, error) {
+	catalog, err := catalogOf(ctx, e.workers[0].instance)
+	if err != nil {
+		return nil, err
+	}
+	names := stream.Names{Macros: e.opts.Macros, Views: e.opts.Views, Columns: map[string]bool{}}
+	for _, s := range e.opts.Sources {
+		names.Streams = append(names.Streams, s.Name)
+		noteColumns(names.Columns, s.Fields)
+	}
+	for _, t := range e.opts.Tables {
+		names.Static = append(names.Static, t.Name)
+		noteColumns(names.Columns, t.Dimension.Fields())
+	}
+	return stream.New(catalog, names)
+}
+
+func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) error {
+	q, err := a.Analyze(s.Name, s.SQL)
+	if err != nil {
+		return err
+	}
+	e.queries[s.Name] = q
+	for _, w := range e.workers {
+		if err := w.bind(s.Name, q, time.Unix(0, 0)); err != nil {
+			return fmt.Errorf("the sql of sink %s: %w", s.Name, err)
+		}
+	}
+	schema, err := checked(s.Name, e.workers[0].statements[s.Name].Schema())
+	if err != nil {
+		return err
+	}
+	e.schemas[s.Name] = schema
+	return e.checkPlan(ctx, s.Name, q)
+}
+
 func noteColumns(to map[string]bool, fields []arrow.Field) {
 	for _, f := range fields {
 		to[strings.ToLower(f.Name)] = true
@@ -147,12 +170,11 @@ func noteColumns(to map[string]bool, fields []arrow.Field) {
 }
 
 func catalogOf(ctx context.Context, i *duckdb.Instance) (stream.Catalog, error) {
-	c := stream.Catalog{Aggregates: map[string]bool{}, Volatile: map[string]bool{}}
-	for query, to := range map[string]map[string]bool{
-		"SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'": c.Aggregates,
-		"SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'":      c.Volatile,
+	c := stream.Catalog{Aggregates: map[string]bool{}, Volatile: map[string]bool{}, Functions: map[string]bool{}, Macros: map[string][]string{}}
+	for condition, to := range map[string]map[string]bool{
+		"function_type = 'aggregate'": c.Aggregates, "stability = 'VOLATILE'": c.Volatile, "internal": c.Functions,
 	} {
-		names, err := i.Text(ctx, query)
+		names, err := i.Text(ctx, "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE "+condition)
 		if err != nil {
 			return c, fmt.Errorf("ask DuckDB for its functions: %w", err)
 		}
@@ -160,12 +182,20 @@ func catalogOf(ctx context.Context, i *duckdb.Instance) (stream.Catalog, error) 
 			to[n] = true
 		}
 	}
+	macros, err := i.Text(ctx, "SELECT lower(function_name) || ' ' || macro_definition FROM duckdb_functions() WHERE function_type = 'macro' AND internal ORDER BY ALL")
+	if err != nil {
+		return c, fmt.Errorf("ask DuckDB for its macros: %w", err)
+	}
+	for _, m := range macros {
+		name, body, _ := strings.Cut(m, " ")
+		c.Macros[name] = append(c.Macros[name], body)
+	}
 	one := func(query, arg string) (string, error) {
 		out, err := i.Text(ctx, query, arg)
-		if err != nil || len(out) != 1 {
+		if err != nil {
 			return "", fmt.Errorf("DuckDB's parser: %w", err)
 		}
-		return out[0], nil
+		return strings.Join(out, ""), nil
 	}
 	c.Parse = func(sql string) (string, error) { return one("SELECT json_serialize_sql($1::VARCHAR)::VARCHAR", sql) }
 	c.Print = func(ast string) (string, error) { return one("SELECT json_deserialize_sql($1::JSON)", ast) }

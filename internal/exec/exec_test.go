@@ -110,7 +110,7 @@ func execute(t testing.TB, e *Executor, n int, seed uint64) (map[string][]string
 	out := map[string][]string{}
 	results, err := e.Execute(context.Background(), job, func(emit func(arrow.RecordBatch) error) error {
 		for at := 0; at < n; {
-			to := min(n, at+1+r.IntN(5000))
+			to := min(n, at+1+r.IntN(2500))
 			b := rows(at, to)
 			err := emit(b)
 			b.Release()
@@ -159,27 +159,29 @@ var stateless = []string{
 
 // TestCutsDoNotMatter: any division of the records gives the rows that one piece
 // gives.
-func TestCutsDoNotMatter(t *testing.T) {
-	for _, sql := range stateless {
+func TestCutsDoNotMatter(t *testing.T) { cuts(t, func(*Options) {}, stateless) }
+
+func cuts(t *testing.T, change func(*Options), statements []string) {
+	for _, sql := range statements {
 		if strings.Contains(sql, "interval") {
 			continue
 		}
-		e, err := open(t, func(o *Options) { o.Workers = 2 }, sql)
+		e, err := open(t, func(o *Options) { o.Workers = 2; change(o) }, sql)
 		if err != nil {
 			t.Errorf("%s: %v", sql, err)
 			continue
 		}
 		seed := rand.Uint64()
-		got, results, err := execute(t, e, 12000, seed)
+		got, results, err := execute(t, e, 5000, seed)
 		if err != nil {
 			t.Errorf("%s: %v", sql, err)
 			continue
 		}
-		want := whole(t, e, 12000)
+		want := whole(t, e, 5000)
 		if !slices.Equal(got["s0"], want) {
 			t.Errorf("seed %d: %s: %d rows in pieces, %d in one", seed, sql, len(got["s0"]), len(want))
 		}
-		if r := results["s0"]; r.Scanned != 12000 || r.Rows != int64(len(want)) {
+		if r := results["s0"]; r.Scanned != 5000 || r.Rows != int64(len(want)) {
 			t.Errorf("%s: counted %+v", sql, r)
 		}
 	}
@@ -223,6 +225,7 @@ func TestPlanTime(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	refuse := refuser(t, nil)
 	for _, c := range []struct{ sql, want string }{
 		{"SELECT page, count(*) AS n\nFROM clicks GROUP BY page", "line 1 column 14: aggregate count over a stream needs state"},
 		{"SELECT page FROM clicks GROUP BY page", "GROUP BY over a stream needs state"},
@@ -266,7 +269,7 @@ func TestRefusals(t *testing.T) {
 		{"WITH RECURSIVE r AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM r WHERE a < 3) SELECT r.a, id FROM clicks, r", "recursive"},
 		{"PIVOT clicks ON page IN ('a') USING count(*)", "over a stream"},
 	} {
-		_, err := open(t, nil, c.sql)
+		err := refuse(c.sql)
 		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s:\n  error %v\n  want  %q", c.sql, err, c.want)
 		}

@@ -38,10 +38,10 @@ func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
 		bound: map[string]time.Time{}, tables: map[string]string{},
 	}
 	for _, s := range e.opts.Sources {
-		err = errors.Join(err, w.add(s.Name, s.Fields))
+		err = errors.Join(err, w.add(s.Name, s.Fields, duckdb.Stream))
 	}
 	for _, t := range e.opts.Tables {
-		err = errors.Join(err, w.add(t.Name, t.Dimension.Fields()))
+		err = errors.Join(err, w.add(t.Name, t.Dimension.Fields(), duckdb.Table))
 	}
 	if err != nil {
 		w.close()
@@ -50,8 +50,8 @@ func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
 	return w, nil
 }
 
-func (w *worker) add(name string, fields []arrow.Field) error {
-	s, err := w.instance.AddSource(name, fields)
+func (w *worker) add(name string, fields []arrow.Field, kind duckdb.Kind) error {
+	s, err := w.instance.AddSource(name, fields, kind)
 	if err != nil {
 		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 	}
@@ -82,13 +82,17 @@ func (w *worker) bind(sink string, q *stream.Query, at time.Time) error {
 		s.Close()
 		delete(w.statements, sink)
 	}
-	literal := "TIMESTAMPTZ '" + at.UTC().Format("2006-01-02 15:04:05.000000") + "+00'"
-	s, err := w.instance.Prepare(strings.ReplaceAll(q.SQL, stream.BatchTime, literal))
+	s, err := w.instance.Prepare(atTime(q, at))
 	if err != nil {
 		return err
 	}
 	w.statements[sink], w.bound[sink] = s, at
 	return nil
+}
+
+// atTime is the SQL of a query at the plan's time.
+func atTime(q *stream.Query, at time.Time) string {
+	return strings.ReplaceAll(q.SQL, stream.BatchTime, "TIMESTAMPTZ '"+at.UTC().Format("2006-01-02 15:04:05.000000")+"+00'")
 }
 
 // execution is one call of Execute.

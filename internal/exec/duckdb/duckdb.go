@@ -65,9 +65,11 @@ func Open(ctx context.Context, o Options) (*Instance, error) {
 			return nil, err
 		}
 	}
-	if err := registerScan(i.connection); err != nil {
-		i.Close()
-		return nil, err
+	for _, k := range []Kind{Stream, Table} {
+		if err := registerScan(i.connection, k); err != nil {
+			i.Close()
+			return nil, err
+		}
 	}
 	return i, nil
 }
@@ -80,7 +82,7 @@ func (i *Instance) replace(name string) (function string, params []any, err erro
 	if !ok {
 		return "", nil, fmt.Errorf("relation %s does not exist", name)
 	}
-	return scanFunction, []any{int64(s.id)}, nil
+	return string(s.kind), []any{int64(s.id)}, nil
 }
 
 // Lock takes from SQL what reaches beyond the data: files, the network,
@@ -100,6 +102,16 @@ func (i *Instance) Exec(ctx context.Context, statement string) error {
 // Text runs a query of our own with one text parameter and returns the first
 // column of its rows as text.
 func (i *Instance) Text(ctx context.Context, query string, args ...string) ([]string, error) {
+	return i.texts(ctx, 0, query, args...)
+}
+
+// Explain returns the physical plan of a SELECT as JSON.
+func (i *Instance) Explain(ctx context.Context, query string) (string, error) {
+	out, err := i.texts(ctx, 1, "EXPLAIN (FORMAT json) "+query)
+	return strings.Join(out, ""), err
+}
+
+func (i *Instance) texts(ctx context.Context, column int, query string, args ...string) ([]string, error) {
 	named := make([]driver.NamedValue, len(args))
 	for k, a := range args {
 		named[k] = driver.NamedValue{Ordinal: k + 1, Value: a}
@@ -112,17 +124,18 @@ func (i *Instance) Text(ctx context.Context, query string, args ...string) ([]st
 	var out []string
 	row := make([]driver.Value, len(rows.Columns()))
 	for rows.Next(row) == nil {
-		out = append(out, fmt.Sprint(row[0]))
+		out = append(out, fmt.Sprint(row[column]))
 	}
 	return out, nil
 }
 
 // AddSource declares a relation whose rows come as Arrow.
-func (i *Instance) AddSource(name string, fields []arrow.Field) (*Source, error) {
+func (i *Instance) AddSource(name string, fields []arrow.Field, kind Kind) (*Source, error) {
 	s, err := newSource(i.connection, name, fields)
 	if err != nil {
 		return nil, err
 	}
+	s.kind = kind
 	i.sources[strings.ToLower(name)] = s
 	return s, nil
 }

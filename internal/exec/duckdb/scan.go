@@ -24,8 +24,15 @@ import (
 	"github.com/duckdb/duckdb-go/v2/mapping"
 )
 
-// scanFunction is the table function through which SQL reads a Source.
-const scanFunction = "frazil_scan"
+// Kind says what the rows of a Source are to SQL. It is the name of the table
+// function through which SQL reads it, so that plans show it.
+type Kind string
+
+// The kinds.
+const (
+	Stream Kind = "frazil_stream" // another piece each time
+	Table  Kind = "frazil_table"  // the same for a whole batch
+)
 
 // Source is a relation of SQL whose rows are an Arrow record batch, without a
 // copy. Prepared statements keep its schema; every execution scans the rows that
@@ -33,6 +40,7 @@ const scanFunction = "frazil_scan"
 type Source struct {
 	id         uint64
 	name       string
+	kind       Kind
 	fields     []arrow.Field
 	types      []mapping.LogicalType
 	connection mapping.Connection
@@ -81,10 +89,10 @@ func connectionOf(c *duckdb.Conn) mapping.Connection {
 	return mapping.Connection{Ptr: unsafe.Pointer(p.Pointer())}
 }
 
-func registerScan(connection mapping.Connection) error {
+func registerScan(connection mapping.Connection, kind Kind) error {
 	f := mapping.CreateTableFunction()
 	defer mapping.DestroyTableFunction(&f)
-	mapping.TableFunctionSetName(f, scanFunction)
+	mapping.TableFunctionSetName(f, string(kind))
 	id := mapping.CreateLogicalType(mapping.TypeBigInt)
 	defer mapping.DestroyLogicalType(&id)
 	mapping.TableFunctionAddParameter(f, id)

@@ -28,12 +28,16 @@ const batchTimeName = "__frazil_batch_time"
 // Names are the relations that SQL may use.
 type Names struct {
 	Streams []string // sources
+	Macros  []Macro  // in the order of the spec; each may use those before it
 	Views   []View   // in the order of the spec; each may use those before it
 	Static  []string // dimension tables
 	// Columns are the names of all columns of sources and tables, to tell a
 	// column called current_date from the function.
 	Columns map[string]bool
 }
+
+// Macro is a scalar macro of the spec: "name(a, b := 2)" and an expression.
+type Macro struct{ Signature, SQL string }
 
 // View is a named step of the spec.
 type View struct{ Name, SQL string }
@@ -43,8 +47,11 @@ type Catalog struct {
 	Parse func(sql string) (string, error) // json_serialize_sql
 	Print func(ast string) (string, error) // json_deserialize_sql
 	// Aggregates are the names of aggregate functions, Volatile those of
-	// functions that give another answer each time or depend on the session.
-	Aggregates, Volatile map[string]bool
+	// functions that give another answer each time or depend on the session,
+	// Functions those of all functions.
+	Aggregates, Volatile, Functions map[string]bool
+	// Macros are the bodies of DuckDB's own scalar macros, by name.
+	Macros map[string][]string
 }
 
 // Query is an analysed SELECT.
@@ -58,20 +65,28 @@ type Query struct {
 // node is a node of the syntax tree.
 type node = map[string]any
 
-// analysis is the walk over one sink's SQL.
-type analysis struct {
+// Analyzer analyses the SQL of one spec.
+type Analyzer struct {
 	Catalog
-	names Names
-	query *Query
+	names   Names
+	macros  map[string]*macro // the spec's, by lower-case name
+	builtin map[string]*macro // DuckDB's, as far as they were met
+	created []string
+	scope   scope // sources, tables and views
+	views   map[string]node
+	defined map[string]bool // names of columns that anything gives
 }
 
 // text is a piece of SQL of the spec, for positions.
-type text struct{ what, sql string }
+type text struct {
+	what, sql string
+	shift     int // bytes that were put before it for the parser
+}
 
 // refusal is a construct that is not supported, where it stands.
 func (t text) refusal(at int, format string, args ...any) error {
 	where := t.what
-	if at >= 0 && at <= len(t.sql) {
+	if at -= t.shift; at >= 0 && at <= len(t.sql) {
 		before := t.sql[:at]
 		line := 1 + strings.Count(before, "\n")
 		column := 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
@@ -80,37 +95,57 @@ func (t text) refusal(at int, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", batch.ErrInvalid, where, fmt.Sprintf(format, args...))
 }
 
-// Analyze checks the SQL of a sink and returns what to run.
-func Analyze(c Catalog, names Names, sink, sql string) (*Query, error) {
-	a := &analysis{Catalog: c, names: names, query: &Query{}}
-	scope := scope{}
+// New checks the macros and views of a spec.
+func New(c Catalog, names Names) (*Analyzer, error) {
+	a := &Analyzer{
+		Catalog: c, names: names, macros: map[string]*macro{}, builtin: map[string]*macro{}, scope: scope{}, views: map[string]node{},
+		defined: maps.Clone(names.Columns),
+	}
+	if a.defined == nil {
+		a.defined = map[string]bool{}
+	}
 	for _, s := range names.Streams {
-		scope[strings.ToLower(s)] = relation{stream: true, uses: []string{s}}
+		a.scope[strings.ToLower(s)] = relation{stream: true, uses: []string{s}}
 	}
 	for _, s := range names.Static {
-		scope[strings.ToLower(s)] = relation{static: []string{s}}
+		a.scope[strings.ToLower(s)] = relation{static: []string{s}}
 	}
-	views := map[string]node{}
+	for _, m := range names.Macros {
+		if err := a.define(m); err != nil {
+			return nil, err
+		}
+	}
 	for _, v := range names.Views {
-		root, r, err := a.parse(text{"view " + v.Name, v.SQL}, scope)
+		root, r, err := a.parse(text{what: "view " + v.Name, sql: v.SQL}, a.scope)
 		if err != nil {
 			return nil, err
 		}
 		r.view = v.Name
-		scope[strings.ToLower(v.Name)] = r
-		views[v.Name] = root
+		a.scope[strings.ToLower(v.Name)] = r
+		a.views[strings.ToLower(v.Name)] = root
 	}
-	t := text{"the sql of sink " + sink, sql}
-	a.query.UsesTime = false
-	root, r, err := a.parse(t, scope)
+	return a, nil
+}
+
+// Macros returns the statements that make the spec's macros, in order.
+func (a *Analyzer) Macros() []string { return a.created }
+
+// Analyze checks the SQL of a sink and returns what to run.
+func (a *Analyzer) Analyze(sink, sql string) (*Query, error) {
+	t := text{what: "the sql of sink " + sink, sql: sql}
+	root, r, err := a.parse(t, a.scope)
 	if err != nil {
 		return nil, err
 	}
 	if !r.stream {
-		return nil, t.refusal(-1, "it reads no source; a sink's rows come from a source: use %s in FROM", strings.Join(names.Streams, ", "))
+		return nil, t.refusal(-1, "it reads no source; a sink's rows come from a source: use %s in FROM", strings.Join(a.names.Streams, ", "))
 	}
-	a.query.Streams, a.query.Static = compact(r.uses), compact(r.static)
-	return a.query, a.print(root, views, r)
+	q := &Query{Streams: compact(r.uses), Static: compact(r.static)}
+	if q.SQL, err = a.print(root, r); err != nil {
+		return nil, err
+	}
+	q.UsesTime = strings.Contains(q.SQL, BatchTime)
+	return q, nil
 }
 
 func compact(s []string) []string {
@@ -118,55 +153,133 @@ func compact(s []string) []string {
 	return slices.Compact(s)
 }
 
-// parse analyses one piece of SQL and returns its tree, with the functions of
-// time replaced.
-func (a *analysis) parse(t text, scope scope) (node, relation, error) {
-	out, err := a.Parse(t.sql)
+// tree parses one piece of SQL.
+func (a *Analyzer) tree(t text, sql string) (node, error) {
+	if strings.Contains(strings.ToLower(sql), "__frazil") {
+		return nil, t.refusal(-1, "names that begin with __frazil are frazil's own; choose others")
+	}
+	out, err := a.Parse(sql)
 	if err != nil {
-		return nil, relation{}, t.refusal(-1, "%v", err)
+		return nil, t.refusal(-1, "%v", err)
 	}
 	var root node
 	d := json.NewDecoder(strings.NewReader(out))
 	d.UseNumber()
 	if err := d.Decode(&root); err != nil {
-		return nil, relation{}, t.refusal(-1, "DuckDB's syntax tree: %v", err)
+		return nil, t.refusal(-1, "DuckDB's syntax tree: %v", err)
 	}
 	if root["error"] == true {
-		return nil, relation{}, t.refusal(position(root["position"]), "%v", root["error_message"])
+		return nil, t.refusal(position(root["position"]), "%v", root["error_message"])
 	}
 	statements, _ := root["statements"].([]any)
 	if len(statements) != 1 {
-		return nil, relation{}, t.refusal(-1, "it has %d statements; write one SELECT", len(statements))
+		return nil, t.refusal(-1, "it has %d statements; write one SELECT", len(statements))
 	}
-	w := &walk{analysis: a, text: t}
-	r, err := w.queryNode(child(statements[0].(node), "node"), scope)
-	return root, r, err
+	return root, nil
+}
+
+// top is the query of a tree.
+func top(root node) node { return child(root["statements"].([]any)[0].(node), "node") }
+
+// parse analyses one piece of SQL and returns its tree, with the functions of
+// time replaced.
+func (a *Analyzer) parse(t text, scope scope) (node, relation, error) {
+	root, err := a.tree(t, t.sql)
+	if err != nil {
+		return nil, relation{}, err
+	}
+	a.note(root)
+	w := &walk{Analyzer: a, text: t}
+	if _, err := w.repeatable(top(root)); err != nil {
+		return nil, relation{}, err
+	}
+	r, err := w.queryNode(top(root), scope)
+	if err != nil {
+		return nil, relation{}, err
+	}
+	if there := queries(top(root)); there != w.visited {
+		return nil, relation{}, t.refusal(-1, "a SELECT stands in a place that frazil does not know (%d of %d were checked); write it as a subquery in FROM", w.visited, there)
+	}
+	return root, r, nil
+}
+
+// queries counts the SELECTs, set operations and relations of a tree.
+func queries(v any) (n int) {
+	switch v := v.(type) {
+	case []any:
+		for _, c := range v {
+			n += queries(c)
+		}
+	case node:
+		switch str(v, "type") {
+		case "SELECT_NODE", "SET_OPERATION_NODE", "BASE_TABLE":
+			n++
+		}
+		for _, c := range v {
+			n += queries(c)
+		}
+	}
+	return n
+}
+
+// note notes the names that a tree gives to columns.
+func (a *Analyzer) note(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, c := range v {
+			a.note(c)
+		}
+	case node:
+		if alias := str(v, "alias"); alias != "" {
+			a.defined[strings.ToLower(alias)] = true
+		}
+		names := slices.Concat(list(v, "column_name_alias"), list(v, "aliases"))
+		if str(v, "class") == "LAMBDA" {
+			names = append(names, list(child(v, "lhs"), "column_names")...)
+			for _, c := range list(child(v, "lhs"), "children") { // of several parameters
+				if c, ok := c.(node); ok {
+					names = append(names, list(c, "column_names")...)
+				}
+			}
+		}
+		for _, n := range names {
+			if n, ok := n.(string); ok {
+				a.defined[strings.ToLower(n)] = true
+			}
+		}
+		for _, c := range v {
+			a.note(c)
+		}
+	}
 }
 
 // print turns the tree into the SQL that runs; views that it uses become its
 // first common table expressions.
-func (a *analysis) print(root node, views map[string]node, r relation) error {
+func (a *Analyzer) print(root node, r relation) (string, error) {
 	ctes := []any{}
 	for _, v := range a.names.Views {
 		if slices.Contains(r.views, v.Name) {
 			ctes = append(ctes, node{"key": v.Name, "value": node{
-				"aliases": []any{}, "query": views[v.Name]["statements"].([]any)[0], "materialized": "CTE_MATERIALIZE_DEFAULT", "key_targets": []any{},
+				"aliases": []any{}, "query": a.views[strings.ToLower(v.Name)]["statements"].([]any)[0], "materialized": "CTE_MATERIALIZE_DEFAULT", "key_targets": []any{},
 			}})
 		}
 	}
-	top := child(root["statements"].([]any)[0].(node), "node")
-	if m := child(top, "cte_map"); len(ctes) > 0 && m != nil {
+	if m := child(top(root), "cte_map"); len(ctes) > 0 && m != nil {
 		m["map"] = append(ctes, m["map"].([]any)...)
 	}
+	return a.printed(root)
+}
+
+func (a *Analyzer) printed(root node) (string, error) {
 	data, err := json.Marshal(root)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if a.query.SQL, err = a.Print(string(data)); err != nil {
-		return fmt.Errorf("%w: the SQL cannot be written back: %w", batch.ErrInvalid, err)
+	sql, err := a.Print(string(data))
+	if err != nil {
+		return "", fmt.Errorf("%w: the SQL cannot be written back: %w", batch.ErrInvalid, err)
 	}
-	a.query.UsesTime = strings.Contains(a.query.SQL, BatchTime)
-	return nil
+	return sql, nil
 }
 
 func child(n node, key string) node {

@@ -7,17 +7,31 @@ import (
 
 // walk goes over the tree of one piece of SQL.
 type walk struct {
-	*analysis
+	*Analyzer
 	text
-	at int // the position of the node around, for nodes that have none
+	at      int      // the position of the node around, for nodes that have none
+	visited int      // queries and relations that were looked at
+	outer   bool     // a SELECT further out reads a stream
+	within  *macro   // the macro of the spec whose body this is
+	calls   []string // the macros whose body this is, as called from text
 }
 
-// here notes where n stands and returns it.
+// here notes where n stands and returns it. The body of a macro stands where
+// that is called.
 func (w *walk) here(n node) int {
-	if at := position(n["query_location"]); at >= 0 {
+	if at := position(n["query_location"]); at >= 0 && len(w.calls) == 0 {
 		w.at = at
 	}
 	return w.at
+}
+
+// refusal says through which macros the construct came.
+func (w *walk) refusal(at int, format string, args ...any) error {
+	if len(w.calls) > 0 {
+		at = w.at
+		format = strings.ReplaceAll(strings.Join(w.calls, " → "), "%", "%%") + "(): " + format
+	}
+	return w.text.refusal(at, format, args...)
 }
 
 // queryNode analyses a SELECT, or several put together.
@@ -26,6 +40,7 @@ func (w *walk) queryNode(n node, s scope) (relation, error) {
 	if err != nil {
 		return relation{}, err
 	}
+	w.visited++
 	var r relation
 	switch str(n, "type") {
 	case "SELECT_NODE":
@@ -40,12 +55,15 @@ func (w *walk) queryNode(n node, s scope) (relation, error) {
 	if err != nil {
 		return r, err
 	}
-	return r, w.modifiers(n, r)
+	return w.modifiers(n, r, s)
 }
 
 func (w *walk) ctes(n node, s scope) (scope, error) {
 	for _, c := range list(child(n, "cte_map"), "map") {
 		cte := c.(node)
+		if _, ok := w.views[strings.ToLower(str(cte, "key"))]; ok {
+			return nil, w.refusal(firstLocation(cte, w.at), "WITH %s hides the view %s; choose another name", str(cte, "key"), str(cte, "key"))
+		}
 		r, err := w.queryNode(child(child(child(cte, "value"), "query"), "node"), s)
 		if err != nil {
 			return nil, err
@@ -55,47 +73,66 @@ func (w *walk) ctes(n node, s scope) (scope, error) {
 	return s, nil
 }
 
-// modifiers refuses what needs the whole result of a stream.
-func (w *walk) modifiers(n node, r relation) error {
-	if !r.stream {
-		return nil
-	}
+// modifiers analyses ORDER BY, LIMIT and DISTINCT, which need the whole result of
+// a stream.
+func (w *walk) modifiers(n node, r relation, s scope) (relation, error) {
+	ordered, limited := false, -1
 	for _, m := range list(n, "modifiers") {
+		m := m.(node)
 		at := firstLocation(m, w.at)
-		switch str(m.(node), "type") {
+		used, err := w.expressions(m, s, place{})
+		if err != nil {
+			return r, err
+		}
+		r = r.and(used)
+		kind := str(m, "type")
+		ordered = ordered || kind == "ORDER_MODIFIER"
+		if strings.HasPrefix(kind, "LIMIT") {
+			limited = at
+		}
+		if !r.stream {
+			continue
+		}
+		switch kind {
 		case "DISTINCT_MODIFIER":
-			return w.refusal(at, "DISTINCT over a stream needs state, which this version of frazil does not keep; write the rows as they come and deduplicate when reading")
+			return r, w.refusal(at, "DISTINCT over a stream needs state, which this version of frazil does not keep; write the rows as they come and deduplicate when reading")
 		case "ORDER_MODIFIER":
-			return w.refusal(at, "ORDER BY over a stream never ends; sort the table's files with iceberg.sort_by, or order when reading")
+			return r, w.refusal(at, "ORDER BY over a stream never ends; sort the table's files with iceberg.sort_by, or order when reading")
 		case "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER":
-			return w.refusal(at, "LIMIT over a stream needs its end; filter with WHERE, or limit when reading")
+			return r, w.refusal(at, "LIMIT over a stream needs its end; filter with WHERE, or limit when reading")
 		default:
-			return w.refusal(at, "%s over a stream is not supported", str(m.(node), "type"))
+			return r, w.refusal(at, "%s over a stream is not supported", kind)
 		}
 	}
-	return nil
+	if limited >= 0 && !ordered && len(r.static) > 0 {
+		return r, w.refusal(limited, "LIMIT without ORDER BY takes whichever rows lie first; write ORDER BY before it, or an aggregate such as min")
+	}
+	return r, nil
 }
 
 // firstLocation finds the first position inside of a tree.
 func firstLocation(v any, otherwise int) int {
-	switch v := v.(type) {
-	case node:
-		if at := position(v["query_location"]); at >= 0 {
-			return at
-		}
-		for _, c := range v {
-			if at := firstLocation(c, -1); at >= 0 {
-				return at
+	first := -1
+	var find func(v any)
+	find = func(v any) {
+		switch v := v.(type) {
+		case node:
+			if at := position(v["query_location"]); at >= 0 && (first < 0 || at < first) {
+				first = at
 			}
-		}
-	case []any:
-		for _, c := range v {
-			if at := firstLocation(c, -1); at >= 0 {
-				return at
+			for _, c := range v {
+				find(c)
+			}
+		case []any:
+			for _, c := range v {
+				find(c)
 			}
 		}
 	}
-	return otherwise
+	if find(v); first < 0 {
+		return otherwise
+	}
+	return first
 }
 
 func (w *walk) setOperation(n node, s scope) (relation, error) {
@@ -112,8 +149,8 @@ func (w *walk) setOperation(n node, s scope) (relation, error) {
 	if !both.stream {
 		return both, nil
 	}
-	if op := str(n, "setop_type"); op != "UNION" || n["setop_all"] != true {
-		return both, w.refusal(at, "%s over a stream compares all its rows, which needs state; write UNION ALL", op)
+	if op := str(n, "setop_type"); op != "UNION" && op != "UNION_BY_NAME" || n["setop_all"] != true {
+		return both, w.refusal(at, "%s over a stream compares all its rows, which needs state; write UNION ALL", strings.ReplaceAll(op, "_", " "))
 	}
 	if left.stream != right.stream {
 		return both, w.refusal(at, "one side of UNION ALL reads no source, so its rows would come again and again; insert them into the table once by hand")
@@ -126,13 +163,16 @@ func (w *walk) selectNode(n node, s scope) (relation, error) {
 	if err != nil {
 		return r, err
 	}
+	p := place{streaming: r.stream, bare: str(child(n, "from_table"), "type") == "EMPTY"}
 	for _, key := range []string{"select_list", "where_clause", "group_expressions", "having", "qualify"} {
-		used, err := w.expressions(n[key], s, r.stream)
+		used, err := w.expressions(n[key], s, p)
 		if err != nil {
 			return r, err
 		}
 		r = r.and(used)
-		n[key] = w.replaced(n[key])
+	}
+	if n["sample"] != nil {
+		return r, w.refusal(w.at, "a random sample differs each time it runs; filter by a hash of a column, such as hash(id) %% 10 = 0")
 	}
 	if !r.stream {
 		return r, nil
@@ -145,8 +185,6 @@ func (w *walk) selectNode(n node, s scope) (relation, error) {
 		return r, w.refusal(firstLocation(n["having"], w.at), "HAVING over a stream needs state; filter rows with WHERE")
 	case n["qualify"] != nil:
 		return r, w.refusal(firstLocation(n["qualify"], w.at), "QUALIFY over a stream needs state; filter rows with WHERE")
-	case n["sample"] != nil:
-		return r, w.refusal(w.at, "a random sample differs each time it runs; filter by a hash of a column, such as hash(id) %% 10 = 0")
 	}
 	return r, nil
 }
@@ -167,26 +205,35 @@ func (w *walk) from(n node, s scope) (relation, error) {
 	case "JOIN":
 		return w.join(n, s)
 	case "TABLE_FUNCTION":
-		return w.tableFunction(n, s)
+		return w.expressions(n["function"], s, place{})
 	case "EXPRESSION_LIST":
-		for _, row := range list(n, "values") {
-			if r, err := w.expressions(row, s, false); err != nil || r.stream {
-				return r, err
-			}
-		}
-		return relation{}, nil
+		return w.expressions(n["values"], s, place{})
 	case "PIVOT":
 		r, err := w.from(child(n, "source"), s)
-		if err == nil && r.stream {
-			err = w.refusal(at, "PIVOT and UNPIVOT over a stream are not supported; write the columns out, or unnest a list of structs")
+		if err != nil {
+			return r, err
 		}
-		return r, err
+		if r.stream {
+			return r, w.refusal(at, "PIVOT and UNPIVOT over a stream are not supported; write the columns out, or unnest a list of structs")
+		}
+		for _, key := range sortedKeys(n) {
+			if key == "source" {
+				continue
+			}
+			used, err := w.expressions(n[key], s, place{})
+			if err != nil {
+				return r, err
+			}
+			r = r.and(used)
+		}
+		return r, nil
 	default:
 		return relation{}, w.refusal(at, "%s is not supported in FROM; write a source, a view, a table or a subquery", strings.ToLower(strings.ReplaceAll(kind, "_", " ")))
 	}
 }
 
 func (w *walk) table(n node, s scope) (relation, error) {
+	w.visited++
 	name := str(n, "table_name")
 	at := w.at
 	if str(n, "schema_name") != "" || str(n, "catalog_name") != "" {
@@ -231,10 +278,11 @@ func (w *walk) join(n node, s scope) (relation, error) {
 	}
 	w.at = at
 	both := left.and(right)
-	if _, err := w.expressions(n["condition"], s, both.stream); err != nil {
+	used, err := w.expressions(n["condition"], s, place{streaming: both.stream})
+	if err != nil {
 		return both, err
 	}
-	n["condition"] = w.replaced(n["condition"])
+	both = both.and(used)
 	kind := str(n, "join_type")
 	switch {
 	case !both.stream:
@@ -242,6 +290,8 @@ func (w *walk) join(n node, s scope) (relation, error) {
 	case left.stream && right.stream:
 		return both, w.refusal(at, "a join of two streams, or of a stream with itself, needs state, which this version of frazil does not keep; "+
 			"write both to tables and join when reading, or make one of them a dimension table under tables:")
+	case str(n, "ref_type") == "ASOF" && !left.stream:
+		return both, w.refusal(at, "an ASOF join looks in the stream for the nearest row, which is known only at its end; let the stream be on the left: stream ASOF JOIN table")
 	case str(n, "ref_type") == "POSITIONAL":
 		return both, w.refusal(at, "a positional join over a stream depends on where it is cut; join by a column")
 	case kind == "INNER",
@@ -255,12 +305,3 @@ func (w *walk) join(n node, s scope) (relation, error) {
 
 // tables that may be called: they depend on their arguments only.
 var tableFunctions = map[string]bool{"unnest": true, "range": true, "generate_series": true, "json_each": true, "json_tree": true, "regexp_split_to_table": true}
-
-func (w *walk) tableFunction(n node, s scope) (relation, error) {
-	f := child(n, "function")
-	if name := strings.ToLower(str(f, "function_name")); !tableFunctions[name] {
-		return relation{}, w.refusal(w.at, "table function %s is not allowed in a pipeline; declare files and databases under tables:", name)
-	}
-	r, err := w.expressions(f["children"], s, false)
-	return r, err
-}

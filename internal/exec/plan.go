@@ -1,0 +1,79 @@
+package exec
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/exec/stream"
+)
+
+// operator is a node of DuckDB's physical plan.
+type operator struct {
+	Name     string         `json:"name"`
+	Extra    map[string]any `json:"extra_info"`
+	Children []operator     `json:"children"`
+}
+
+// checkPlan is the second look at a sink's SQL, after the one at its syntax: no
+// operator that needs all rows stands above the scan of a source. DuckDB moves
+// an aggregate of a subquery outwards where all its columns come from there.
+func (e *Executor) checkPlan(ctx context.Context, sink string, q *stream.Query) error {
+	out, err := e.workers[0].instance.Explain(ctx, atTime(q, time.Unix(0, 0)))
+	if err != nil {
+		return fmt.Errorf("the sql of sink %s: %w: %w", sink, batch.ErrInvalid, err)
+	}
+	var roots []operator
+	if err := json.Unmarshal([]byte(out), &roots); err != nil {
+		return fmt.Errorf("the sql of sink %s: %w: DuckDB's plan: %w", sink, batch.ErrInvalid, err)
+	}
+	c := planCheck{streams: map[string]bool{}}
+	for _, r := range roots {
+		c.find(r)
+	}
+	if c.whole != "" {
+		return fmt.Errorf("%w: the sql of sink %s: DuckDB would run %s over the rows of a source, which needs state that this version of frazil does not keep; "+
+			"in subqueries use columns of the subquery's own FROM, and list functions such as list_sum for lists of the row itself",
+			batch.ErrInvalid, sink, strings.ToLower(strings.ReplaceAll(c.whole, "_", " ")))
+	}
+	return nil
+}
+
+// needsAll are operators that give another answer over a part of the rows.
+// Windows are not among them: DuckDB numbers rows itself to run ASOF joins and
+// correlated subqueries.
+var needsAll = []string{"UNGROUPED_AGGREGATE", "SIMPLE_AGGREGATE", "LIMIT", "STREAMING_LIMIT", "TOP_N", "ORDER_BY", "RESERVOIR_SAMPLE", "STREAMING_SAMPLE"}
+
+type planCheck struct {
+	streams map[string]bool // common table expressions that read a stream
+	whole   string          // an operator above a stream that needs all rows
+}
+
+// find says whether a part of the plan reads a stream.
+func (c *planCheck) find(o operator) bool {
+	name := strings.TrimSpace(o.Name)
+	index := fmt.Sprint(o.Extra["CTE Index"])
+	reads := false
+	for i, child := range o.Children {
+		r := c.find(child)
+		if i == 0 && (name == "CTE" || strings.HasPrefix(name, "MATERIALIZED_CTE")) {
+			c.streams[index] = r
+		}
+		reads = reads || r
+	}
+	switch {
+	case strings.EqualFold(name, "FRAZIL_STREAM"):
+		return true
+	case strings.HasPrefix(name, "CTE_SCAN"):
+		return c.streams[index]
+	}
+	for _, n := range needsAll {
+		if reads && name == n {
+			c.whole = name
+		}
+	}
+	return reads
+}
