@@ -80,6 +80,10 @@ func TestSinkHash(t *testing.T) {
 		{"table: w.a", "table: w.z", false},
 		{"type: sql", "type: rest", false},
 		{"sinks:", "views: {v: SELECT 1}\nsinks:", false},
+		{"sinks:", "macros: {unused(a): a + 1}\nsinks:", true},
+		{"sinks:", "macros:\n  id(a): a + 1\nsinks:", false}, // a word of the SQL
+		{"sinks:", "macros:\n  inner(a): a\n  other(a): inner(a)\nsinks:", true},
+		{"sinks:", "views: {v: SELECT outer_one(id) FROM clicks}\nmacros:\n  inner(a): a\n  outer_one(a): inner(a)\nsinks:", false},
 	} {
 		if !strings.Contains(good, c.old) {
 			t.Fatalf("no %q", c.old)
@@ -101,7 +105,7 @@ func TestJSONSchemaNamesEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	properties := schema["properties"].(map[string]any)
-	for _, key := range []string{"name", "trigger", "limits", "checkpoint", "memory", "catalogs", "sources", "tables", "views", "sinks", "maintenance"} {
+	for _, key := range []string{"name", "trigger", "limits", "checkpoint", "memory", "catalogs", "sources", "tables", "macros", "views", "sinks", "maintenance"} {
 		if properties[key] == nil {
 			t.Errorf("the schema has no %q", key)
 		}
@@ -120,5 +124,21 @@ func TestSecretsFromFiles(t *testing.T) {
 	s = parseGood(t, strings.Replace(good, "${TOKEN}", "$${TOKEN} ${NONE:-x} ${EMPTY:-y}", 1))
 	if got := s.Catalogs["lake"].Token; got != "${TOKEN} x y" {
 		t.Errorf("token %q", got)
+	}
+}
+
+// TestMacrosInTheHash: what a macro that a sink uses says, counts, by way of
+// others, too.
+func TestMacrosInTheHash(t *testing.T) {
+	spec := func(inner, unused string) *Spec {
+		text := strings.Replace(good, "a: {sql: SELECT id FROM", "a: {sql: SELECT \"Outer_One\"(id) AS id FROM", 1)
+		return parseGood(t, strings.Replace(text, "sinks:", "macros:\n  inner(a): a + "+inner+"\n  outer_one(a, b := 2): inner(a)\n  unused(a): a + "+unused+"\nsinks:", 1))
+	}
+	before := spec("1", "1")
+	if before.SinkHash("a") == spec("2", "1").SinkHash("a") {
+		t.Error("a changed macro has the same hash")
+	}
+	if before.SinkHash("a") != spec("1", "2").SinkHash("a") || before.SinkHash("b") != spec("2", "2").SinkHash("b") {
+		t.Error("a macro that is not used counts")
 	}
 }

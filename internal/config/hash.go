@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -12,25 +14,57 @@ import (
 // servers are, how to log in. Changing them needs no revision of a batch.
 var outside = map[string]bool{
 	"trigger": true, "limits": true, "memory": true, "checkpoint": true, "maintenance": true, "start": true, "on_data_loss": true, "group": true,
-	"brokers": true, "sasl": true, "tls": true, "registry": true, "refresh": true,
+	"brokers": true, "sasl": true, "tls": true, "registry": true, "refresh": true, "uri": true,
 }
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,
-// formatting, the order of keys and other sinks do not count.
+// formatting, the order of keys, other sinks and macros that it does not use do
+// not count.
 func (s *Spec) SinkHash(sink string) string {
 	catalogs := map[string]string{}
 	for name, c := range s.Catalogs {
 		catalogs[name] = c.Type
 	}
-	data, err := json.Marshal(map[string]any{
+	keys := map[string]any{
 		"name": s.Name, "catalogs": catalogs, "sources": plain(reflect.ValueOf(s.Sources.By)), "tables": plain(reflect.ValueOf(s.Tables.By)),
 		"views": s.Views.By, "views_order": s.Views.Names, "sink": plain(reflect.ValueOf(s.Sinks.By[sink])),
-	})
+	}
+	if used := s.macrosOf(sink); len(used) > 0 {
+		keys["macros"] = used
+	}
+	data, err := json.Marshal(keys)
 	if err != nil {
 		panic("config: a spec without JSON: " + err.Error())
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
+}
+
+// word is what may be the name of a macro in SQL.
+var word = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
+
+// macrosOf are the macros whose names stand anywhere in a sink's SQL, in a view,
+// or in such a macro, in their order. A name in a comment counts, too: that
+// changes the hash once too often, never too seldom.
+func (s *Spec) macrosOf(sink string) (used [][2]string) {
+	words := map[string]bool{}
+	note := func(sql string) {
+		for _, w := range word.FindAllString(sql, -1) {
+			words[strings.ToLower(w)] = true
+		}
+	}
+	note(s.Sinks.By[sink].SQL)
+	for _, v := range s.Views.By {
+		note(v)
+	}
+	for _, signature := range slices.Backward(s.Macros.Names) { // each may use those before it
+		if words[strings.ToLower(word.FindString(signature))] {
+			note(s.Macros.By[signature])
+			used = append(used, [2]string{signature, s.Macros.By[signature]})
+		}
+	}
+	slices.Reverse(used)
+	return used
 }
 
 // plain turns a value into maps by YAML key, without the keys that are outside.

@@ -13,6 +13,7 @@ type Spec struct {
 	Catalogs    map[string]Catalog `yaml:"catalogs"`
 	Sources     Ordered[Source]    `yaml:"sources"`
 	Tables      Ordered[Dimension] `yaml:"tables"`
+	Macros      Ordered[string]    `yaml:"macros"` // name(parameters): expression
 	Views       Ordered[string]    `yaml:"views"`
 	Sinks       Ordered[Sink]      `yaml:"sinks"`
 	DeadLetter  any                `yaml:"dead_letter" later:"dead letters come with a later version; use on_bad_record: fail or skip"`

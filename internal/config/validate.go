@@ -18,6 +18,7 @@ func defaults() *Spec {
 
 var (
 	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	signature  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\s*\((?s:.*)\)$`)
 	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
@@ -105,6 +106,14 @@ func (p *parse) relations(s *Spec) {
 	}
 	if len(s.Sources.Names) == 0 {
 		p.fail("sources", "at least one source is needed")
+	}
+	for _, name := range s.Macros.Names {
+		if !signature.MatchString(name) {
+			p.fail("macros."+name, "%q is not name(parameters); write for instance mask(email): left(email, 2) || '***'", name)
+		}
+		if strings.TrimSpace(s.Macros.By[name]) == "" {
+			p.fail("macros."+name, "the expression is empty")
+		}
 	}
 	for _, name := range s.Views.Names {
 		if strings.TrimSpace(s.Views.By[name]) == "" {

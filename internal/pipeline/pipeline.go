@@ -96,6 +96,9 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 		}
 		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip"})
 	}
+	for _, signature := range s.Macros.Names {
+		o.Macros = append(o.Macros, stream.Macro{Signature: signature, SQL: s.Macros.By[signature]})
+	}
 	for _, name := range s.Views.Names {
 		o.Views = append(o.Views, stream.View{Name: name, SQL: s.Views.By[name]})
 	}
