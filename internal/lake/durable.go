@@ -8,9 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	iceio "github.com/apache/iceberg-go/io"
 )
+
+// makeDurable is for the one change of iceberg-go's registry.
+var makeDurable sync.Once
 
 // durable makes iceberg-go write local files so that they survive a power cut.
 // Its own file system closes them without fsync. The registry is a global of

@@ -239,7 +239,7 @@ func (t *Table) manifestsOf(s *table.Snapshot) ([]iceberg.ManifestFile, error) {
 	if m, ok := t.manifests[s.SnapshotID]; ok {
 		return slices.Clone(m), nil
 	}
-	m, err := s.Manifests(t.fs)
+	m, err := s.Manifests(&t.fs)
 	if err != nil {
 		return nil, lake.Classify("read "+path.Base(s.ManifestList), err)
 	}

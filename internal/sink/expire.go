@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/apache/iceberg-go"
-	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
 
 	"github.com/frazil-io/frazil/internal/lake"
@@ -133,7 +132,7 @@ func (t *Table) Maintain(ctx context.Context) {
 	if !waiting {
 		return
 	}
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return
 	}
@@ -157,7 +156,7 @@ func (t *Table) Maintain(ctx context.Context) {
 
 // Sweep deletes the data files of an attempt that no live snapshot names.
 func (t *Table) Sweep(ctx context.Context, attempt string) error {
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,12 +195,8 @@ func base(folder string) string {
 }
 
 func (t *Table) list(folder string) ([]string, error) {
-	l, ok := t.fs.(iceio.ListableIO)
-	if !ok {
-		return nil, nil
-	}
 	var files []string
-	err := l.WalkDir(folder, func(name string, e fs.DirEntry, err error) error {
+	err := t.fs.WalkDir(folder, func(name string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -230,7 +225,7 @@ func (t *Table) names(meta table.Metadata, folder string) (map[string]bool, erro
 				continue
 			}
 			read[m.FilePath()] = true
-			for e, err := range m.Entries(t.fs, true) {
+			for e, err := range m.Entries(&t.fs, true) {
 				if err != nil {
 					return nil, lake.Classify("read "+m.FilePath(), err)
 				}

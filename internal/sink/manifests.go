@@ -121,7 +121,7 @@ func (v *View) entriesOf(m iceberg.ManifestFile) ([]iceberg.ManifestEntry, error
 		return kept, nil
 	}
 	var kept []iceberg.ManifestEntry
-	for e, err := range m.Entries(v.t.fs, true) {
+	for e, err := range m.Entries(&v.t.fs, true) {
 		if err != nil {
 			return nil, lake.Classify("read "+m.FilePath(), err)
 		}

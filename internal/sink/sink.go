@@ -82,9 +82,10 @@ type Table struct {
 	now     func() time.Time
 	log     *slog.Logger
 	tag     string
+	fs      files
+	openFS  func(*table.Table) (iceio.IO, error) // with the context of Open
 
 	mu        sync.Mutex
-	fs        iceio.WriteFileIO
 	manifests map[int64][]iceberg.ManifestFile   // of snapshots that were committed here
 	entries   map[string][]iceberg.ManifestEntry // of small manifests that were written here
 	garbage   []garbage
@@ -102,6 +103,7 @@ func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, n
 	if len(t.ident) < 2 {
 		return nil, fmt.Errorf("%w: table %q has no namespace; write namespace.table", batch.ErrInvalid, o.Table)
 	}
+	t.openFS = func(tbl *table.Table) (iceio.IO, error) { return tbl.FS(c.Context(ctx)) }
 	t.tag = batch.Tag(t.opts.Pipeline, t.opts.Stream)
 	tbl, err := t.openOrCreate(ctx)
 	if err != nil {
@@ -110,26 +112,35 @@ func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, n
 	if err := t.check(tbl); err != nil {
 		return nil, err
 	}
-	return t, t.openFiles(ctx, tbl)
+	return t, t.openFiles(tbl)
 }
 
-// openFiles keeps one file system: iceberg-go would open a new one each time.
-func (t *Table) openFiles(ctx context.Context, tbl *table.Table) error {
-	fs, err := tbl.FS(t.catalog.Context(ctx))
+// openFiles opens the table's file system. iceberg-go would do it for each use.
+func (t *Table) openFiles(tbl *table.Table) error {
+	opened, err := t.openFS(tbl)
 	if err != nil {
 		return lake.Classify("open the files of table "+t.opts.Table, err)
 	}
-	w, ok := fs.(iceio.WriteFileIO)
+	w, ok := opened.(iceio.WriteFileIO)
 	if !ok {
 		return fmt.Errorf("%w: the files of table %s, at %s, cannot be written", batch.ErrInvalid, t.opts.Table, tbl.Location())
 	}
-	t.fs = w
+	t.fs.exchange(w)
 	return nil
+}
+
+// load loads the table afresh, with the keys that come with it.
+func (t *Table) load(ctx context.Context) (*table.Table, error) {
+	tbl, err := t.catalog.Load(ctx, t.ident)
+	if err != nil || !t.catalog.Vends() {
+		return tbl, err
+	}
+	return tbl, t.openFiles(tbl)
 }
 
 // Load reads the table's metadata afresh.
 func (t *Table) Load(ctx context.Context) (*View, error) {
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +149,7 @@ func (t *Table) Load(ctx context.Context) (*View, error) {
 
 // Pin tags a snapshot, so that it cannot expire.
 func (t *Table) Pin(ctx context.Context, tag string, snapshot int64) error {
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -152,7 +163,7 @@ func (t *Table) Pin(ctx context.Context, tag string, snapshot int64) error {
 
 // Unpin removes a tag; there may be none.
 func (t *Table) Unpin(ctx context.Context, tag string) error {
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return err
 	}

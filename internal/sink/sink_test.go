@@ -412,7 +412,7 @@ func TestCommitsStayFlat(t *testing.T) {
 		tbl.Maintain(context.Background())
 	}
 	v := f.load(tbl)
-	manifests, err := v.head.Manifests(tbl.fs)
+	manifests, err := v.head.Manifests(&tbl.fs)
 	if err != nil || len(manifests) > 2*mergeWidth || len(v.meta.Snapshots()) > 11 {
 		t.Fatalf("%d manifests, %d snapshots, %v", len(manifests), len(v.meta.Snapshots()), err)
 	}

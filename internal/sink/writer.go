@@ -59,7 +59,7 @@ func (f *Files) Rows() int64 {
 
 // Writer opens data files under the attempt's own folder.
 func (t *Table) Writer(ctx context.Context, attempt string) (*Writer, error) {
-	tbl, err := t.catalog.Load(ctx, t.ident)
+	tbl, err := t.load(ctx)
 	if err != nil {
 		return nil, err
 	}
