@@ -47,6 +47,7 @@ type coroutine struct {
 	stop  func()
 	yield func(struct{}) bool
 	done  bool
+	call  string // the one before which it waits, in a scenario
 }
 
 // crash unwinds a killed process.
@@ -71,6 +72,9 @@ func (p *proc) spawn(f func()) *coroutine {
 
 // io is called before each call that leaves the process.
 func (p *proc) io(format string, args ...any) {
+	if p.w.scripted {
+		p.current.call = fmt.Sprintf(format, args...)
+	}
 	if !p.current.yield(struct{}{}) {
 		panic(crash{})
 	}
@@ -199,12 +203,18 @@ func (p *proc) end() {
 	p.alive = false
 }
 
-// step runs one of the process's coroutines up to its next call.
-func (p *proc) step() {
+// ready returns the coroutines that can run, the driver itself last.
+func (p *proc) ready() []*coroutine {
 	run := p.tasks
 	if p.joining == nil || p.joining.done {
 		run = append(run[:len(run):len(run)], p.main)
 	}
+	return run
+}
+
+// step runs one of the process's coroutines up to its next call.
+func (p *proc) step() {
+	run := p.ready()
 	c := run[p.w.any(len(run))]
 	p.current = c
 	c.next()

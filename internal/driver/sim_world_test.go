@@ -211,6 +211,8 @@ type world struct {
 	steps    int
 	cur      int
 	tracing  bool
+	scripted bool // a scenario says what happens
+	fate     int  // in a scenario: what comes of the next commit or create
 	trace    []string
 	bad      *violation
 }
@@ -283,6 +285,10 @@ func (w *world) produce(p int32) {
 			r.poison[w.any(w.cfg.tables)] = true
 		}
 	}
+	w.add(p, r)
+}
+
+func (w *world) add(p int32, r record) {
 	part := w.part(w.tp(p))
 	part.records = append(part.records, r)
 	w.note("kafka: %s@%d %+v", w.tp(p), len(part.records)-1, r)
@@ -362,17 +368,34 @@ func (w *world) apply(c *commit) bool {
 	return true
 }
 
+// What comes of a request that changes something.
+const (
+	answered = iota
+	answerLost
+	requestLost
+	onItsWay
+)
+
+func (w *world) outcome(delays int) int {
+	if w.fate != answered {
+		fate := w.fate
+		w.fate = answered
+		return fate
+	}
+	return w.pick(20, 2, 2, delays)
+}
+
 // submit sends a commit. The answer is all that its sender learns.
 func (w *world) submit(c *commit) (ok bool) {
-	switch w.pick(20, 2, 2, w.cfg.delays) {
-	case 0:
+	switch w.outcome(w.cfg.delays) {
+	case answered:
 		return w.apply(c)
-	case 1:
+	case answerLost:
 		w.note("  commit: answer lost")
 		w.apply(c)
-	case 2:
+	case requestLost:
 		w.note("  commit: request lost")
-	case 3:
+	case onItsWay:
 		w.note("  commit: t%d head=%d tag=%d still on its way", c.table, c.head, c.tag)
 		w.pending = append(w.pending, c)
 	}
@@ -381,15 +404,15 @@ func (w *world) submit(c *commit) (ok bool) {
 
 // put creates key if it is absent. created is false also when nobody knows.
 func (w *world) put(key string, data []byte) (created, known bool) {
-	switch w.pick(20, 2, 2, w.cfg.delays/2) {
-	case 0:
+	switch w.outcome(w.cfg.delays / 2) {
+	case answered:
 		return w.putNow(key, data), true
-	case 1:
+	case answerLost:
 		w.note("  create %s: answer lost", key)
 		w.putNow(key, data)
-	case 2:
+	case requestLost:
 		w.note("  create %s: request lost", key)
-	case 3:
+	case onItsWay:
 		w.note("  create %s: still on its way", key)
 		w.pending = append(w.pending, &create{key, data})
 	}

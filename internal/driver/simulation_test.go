@@ -17,6 +17,7 @@ import (
 var (
 	simSeeds = flag.Uint64("seeds", 400, "simulated runs")
 	simFirst = flag.Uint64("first", 1, "first seed")
+	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
 	simOnly  = flag.String("focus", "", "only this focus: random, lagging or exhaustive")
 )
 
@@ -273,6 +274,9 @@ func deviate(t *testing.T, cfg simConfig, at map[int]int) int {
 
 // explain replays a failing run, shrunk, with its trace.
 func explain(w *world, cfg simConfig) string {
+	if !*simShow {
+		return ""
+	}
 	s := shrink(w.taken, w.bad.kind, cfg)
 	x := simulate(&chooser{script: s}, cfg, true)
 	out := &strings.Builder{}
