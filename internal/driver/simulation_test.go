@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -202,6 +203,7 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 }
 
 func TestSimulation(t *testing.T) {
+	var failed atomic.Bool // one violation is enough for both
 	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging} {
 		if *simOnly != "" && *simOnly != name {
 			continue
@@ -209,10 +211,11 @@ func TestSimulation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			steps := 0
-			for seed := *simFirst; seed < *simFirst+*simSeeds; seed++ {
+			for seed := *simFirst; seed < *simFirst+*simSeeds && !failed.Load(); seed++ {
 				w := runSeed(seed, config(seed), false)
 				steps += w.steps
 				if w.bad != nil {
+					failed.Store(true)
 					t.Fatalf("seed %d: %s: %s\nagain with: go test ./internal/driver -run TestSimulation -args -focus %s -first %d -seeds 1\n%s",
 						seed, w.bad.kind, w.bad.text, name, seed, explain(w, config(seed)))
 				}
