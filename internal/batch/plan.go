@@ -29,6 +29,9 @@ type Incarnation struct {
 	Kind   Kind   `json:"kind"`
 	// Targets of a rewind: the snapshot that each sink's table goes back to.
 	Targets map[string]int64 `json:"targets,omitempty"`
+	// Checked is, by sink, the head from which on back to the target the table
+	// had no snapshot of another writer when the rewind was asked for.
+	Checked map[string]int64 `json:"checked,omitempty"`
 	// Batch is the batch that a rewind goes back to.
 	Batch ID `json:"batch,omitempty"`
 	// DropForeign says that a rewind may drop snapshots of other writers.

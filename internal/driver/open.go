@@ -205,7 +205,7 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, st *batch.S
 	if err != nil {
 		return false, err
 	}
-	_, err = view.Restore(ctx, a, target, d.inc.DropForeign)
+	_, err = view.Restore(ctx, a, target, d.inc.DropForeign || d.vouched(s, view))
 	return true, err
 }
 

@@ -23,14 +23,17 @@ func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) erro
 	}
 	next := batch.Incarnation{
 		UUID: d.inc.UUID, Name: d.inc.Name, Number: d.inc.Number + 1, ID: d.rooms.NewID(), Kind: batch.Rewind,
-		Batch: to, Targets: map[string]int64{}, DropForeign: dropForeign,
+		Batch: to, Targets: map[string]int64{}, DropForeign: dropForeign, Checked: map[string]int64{},
 	}
 	for _, s := range d.sinks {
-		target, err := d.target(ctx, s, to, dropForeign)
+		target, head, err := d.target(ctx, s, to, dropForeign)
 		if err != nil {
 			return err
 		}
 		next.Targets[s.Name] = target
+		if !dropForeign {
+			next.Checked[s.Name] = head
+		}
 	}
 	d.inc = next
 	for _, s := range d.sinks {
@@ -118,30 +121,50 @@ func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 	}
 }
 
-// target finds the newest snapshot of a table that holds nothing behind a batch.
-func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (int64, error) {
+// target finds the newest snapshot of a table that holds nothing behind a batch,
+// from the head that it returns, too.
+func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (target, head int64, err error) {
 	view, err := d.load(ctx, s)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := d.checkAncestry(s, view); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	oldest := batch.None
 	for _, h := range view.History() {
 		switch {
-		case h.Stamp == nil || h.Stamp.UUID != d.inc.UUID || h.Stamp.Stream != d.opts.Stream:
+		case d.foreign(h):
 			if !dropForeign {
-				return 0, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer behind batch %d; going back would drop it (--drop-foreign)",
+				return 0, 0, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer behind batch %d; going back would drop it (--drop-foreign)",
 					batch.ErrDataLost, h.Snapshot, s.Name, to)
 			}
 		case h.Stamp.Last <= to:
-			return h.Snapshot, nil
+			return h.Snapshot, view.Head(), nil
 		default:
 			oldest = h.Stamp.Last
 		}
 	}
-	return 0, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
+	return 0, 0, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
+}
+
+// foreign says whether another writer made a snapshot.
+func (d *Driver) foreign(h Stamped) bool {
+	return h.Stamp == nil || h.Stamp.UUID != d.inc.UUID || h.Stamp.Stream != d.opts.Stream
+}
+
+// vouched says whether a rewind drops nothing of another writer: what lies
+// behind the head that it checked it knew, though that may have expired since.
+func (d *Driver) vouched(s *sink, view View) bool {
+	for _, h := range view.History() {
+		if h.Snapshot == d.inc.Checked[s.Name] {
+			return true
+		}
+		if d.foreign(h) {
+			return false
+		}
+	}
+	return false
 }
 
 // pinTag keeps the targets of a rewind from expiring. A dot cannot occur in a

@@ -1,9 +1,14 @@
 package driver_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/driver"
 )
 
 // A scenario plays one way, step by step, in which a rule of the protocol keeps
@@ -89,14 +94,6 @@ func (s *scenario) through(i int, call string) {
 	s.procs[i].step()
 }
 
-// commit lets the commit that a process is about to send come to this.
-func (s *scenario) sends(i int, call string, fate int) {
-	s.Helper()
-	s.until(i, call)
-	s.fate = fate
-	s.procs[i].step()
-}
-
 // idle runs a process until Kafka has nothing new for it.
 func (s *scenario) idle(i int) {
 	s.Helper()
@@ -117,20 +114,6 @@ func (s *scenario) idle(i int) {
 	s.die("process %d has always something to do", i)
 }
 
-// ends runs a process to its end, whatever that is.
-func (s *scenario) ends(i int) error {
-	s.Helper()
-	for range 5000 {
-		if !s.procs[i].alive {
-			return s.procs[i].err
-		}
-		s.procs[i].step()
-		s.checkFiles()
-	}
-	s.die("process %d does not end", i)
-	return nil
-}
-
 // settles lets everything go on without faults, and says whether nothing was
 // lost, repeated or stopped without need.
 func (s *scenario) settles() {
@@ -148,6 +131,22 @@ func (s *scenario) die(format string, args ...any) {
 	lines := slices.DeleteFunc(s.trace, func(l string) bool { return strings.Contains(l, ": sleep ") })
 	s.Logf("the last steps:\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	s.Fatalf(format, args...)
+}
+
+// batches commits this many batches and ends the driver.
+func (s *scenario) batches(n int) {
+	s.Helper()
+	for range n {
+		s.rows(0, 1)
+		s.idle(0)
+	}
+	s.procs[0].kill()
+}
+
+// rewinds starts the operator's command to go back to a batch.
+func (s *scenario) rewinds(to batch.ID) int {
+	s.operator("rewind", func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, to, false) })
+	return len(s.procs) - 1
 }
 
 // recovered is a world whose checkpoint was lost after batch 0, where driver i
@@ -217,5 +216,89 @@ func TestScenario(t *testing.T) {
 		s.reaches(0, "load t0") // it should be fenced before
 		s.through(1, "commit t1 batch 1")
 		s.settles()
+	})
+	// A driver gives up what retention took of the open batch, which leaves it
+	// empty, while another one has its records in files already.
+	t.Run("ReviseEmpty", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.rows(0, 1)
+		s.until(0, "commit t0 batch 1")
+		s.part(s.tp(0)).start = 3
+		s.onLoss = true
+		s.through(1, "create sim/offsets/0-") // the revision
+		s.rows(0, 1)
+		s.until(1, "create sim/offsets/0-")
+		s.through(0, "commit t0 batch 1")
+		s.settles()
+	})
+
+	// The log was purged behind a driver that slept before it created an entry:
+	// the entry is free again.
+	t.Run("NoGhostCheck", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.rows(0, 1)
+		s.until(0, "create sim/offsets/0-")
+		for range 6 {
+			s.rows(0, 1)
+			s.idle(1)
+		}
+		if s.reaches(0, "put sim/attempts/") || !errors.Is(s.procs[0].err, batch.ErrFenced) {
+			s.die("process 0 works on a batch that was done long ago, or ends with %v", s.procs[0].err)
+		}
+		s.settles()
+	})
+
+	// A rewind dies between two tables. Whoever comes next completes it.
+	t.Run("NoIntent", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.batches(3)
+		rewind := s.rewinds(0)
+		s.until(rewind, "commit t1")
+		s.procs[rewind].kill()
+		s.settles()
+		for i, table := range s.tables {
+			if !slices.ContainsFunc(table.snaps, func(x *snapshot) bool { return x.restores }) {
+				s.die("table %d was not taken back", i)
+			}
+		}
+	})
+
+	// Another engine expires what it can between the record of a rewind and its
+	// first commit: what the rewind goes back to, and what lies between.
+	t.Run("NoPin", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.batches(3)
+		rewind := s.rewinds(0)
+		s.until(rewind, "commit t0")
+		s.procs[rewind].kill()
+		for i := range s.tables {
+			s.expire(i)
+		}
+		s.through(0, "commit t1") // a driver completes it
+		s.idle(0)
+		for i, table := range s.tables {
+			if len(table.pins) > 0 {
+				s.die("table %d is still pinned: %v", i, table.pins)
+			}
+			if !slices.ContainsFunc(table.snaps, func(x *snapshot) bool { return x.restores }) {
+				s.die("table %d was not taken back", i)
+			}
+		}
+		s.settles()
+	})
+	// Another engine appends between the record of a rewind and its first commit:
+	// its rows are not dropped.
+	t.Run("ForeignAtTheSwap", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.batches(3)
+		rewind := s.rewinds(0)
+		s.until(rewind, "commit t0") // it has looked
+		s.foreignAppend(0)
+		head := s.tables[0].head
+		if s.reaches(rewind, "commit t1") || !errors.Is(s.procs[rewind].err, batch.ErrDataLost) || s.tables[0].head != head {
+			s.die("the rewind ends with %v, the head is %d", s.procs[rewind].err, s.tables[0].head)
+		}
 	})
 }
