@@ -145,7 +145,7 @@ func (s *scenario) batches(n int) {
 
 // rewinds starts the operator's command to go back to a batch.
 func (s *scenario) rewinds(to batch.ID) int {
-	s.operator("rewind", func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, to, false) })
+	s.operator(0, "rewind", func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, to, false) })
 	return len(s.procs) - 1
 }
 

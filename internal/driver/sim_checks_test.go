@@ -9,7 +9,7 @@ import (
 )
 
 // checkStamp holds a new stamped snapshot against the invariants.
-func (w *world) checkStamp(ti int, old *batch.Stamp, s *snapshot) {
+func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 	st := s.stamp
 	if st.Previous != old.Hash() {
 		w.fail("tag order", "t%d: stamp %d..%d does not follow the tag's", ti, st.First, st.Last)
@@ -20,10 +20,10 @@ func (w *world) checkStamp(ti int, old *batch.Stamp, s *snapshot) {
 	if old != nil && !s.restores {
 		w.checkTiling(ti, old, st)
 	}
-	if w.tables[ti].remade() {
+	if w.tables[ti].remade() || w.tables[ti].taken[pipe] {
 		return // what it held is gone with the table before it
 	}
-	w.checkContents(ti, s)
+	w.checkContents(pipe, ti, s)
 	if st.Kind == "" {
 		w.checkCounts(ti, s)
 	}
@@ -44,12 +44,12 @@ func (w *world) checkTiling(ti int, old, st *batch.Stamp) {
 
 // checkContents: the snapshot's files hold exactly what its chain of stamps
 // owes, and so does the state.
-func (w *world) checkContents(ti int, s *snapshot) {
+func (w *world) checkContents(pipe, ti int, s *snapshot) {
 	count := map[int64]int{}
 	for _, f := range s.files {
 		for _, r := range w.files[f].rows {
-			if r > 0 {
-				count[r]++
+			if r > 0 && r/simOther == int64(pipe) {
+				count[r%simOther]++
 			}
 		}
 	}
@@ -124,9 +124,11 @@ func (w *world) checkFiles() {
 				}
 			}
 		}
-		if st := t.stamp(); st != nil && ti == 0 {
-			if _, ok := w.restore(st.State); !ok {
-				w.fail("state lost", "t0: the tag's stamp names changelog %q, which is gone", st.State)
+		for pipe := range simPipelines {
+			if st := t.stamp(pipe); st != nil && ti == 0 {
+				if _, ok := w.restore(st.State); !ok {
+					w.fail("state lost", "t0: the tag's stamp names changelog %q, which is gone", st.State)
+				}
 			}
 		}
 	}
@@ -136,7 +138,7 @@ func (w *world) checkFiles() {
 // Whoever logs under an incarnation whose record was lost does not count: the
 // listing after the create stops it.
 func (w *world) checkRanges(p *batch.Plan) {
-	name := fmt.Sprintf("%d/%d-%s/%d", w.losses, p.Incarnation.Number, p.Incarnation.ID, p.Batch)
+	name := fmt.Sprintf("%s/%d/%d-%s/%d", p.Incarnation.Name, w.losses, p.Incarnation.Number, p.Incarnation.ID, p.Batch)
 	was := w.ranges[name]
 	text := ""
 	for _, r := range p.Ranges {
@@ -153,11 +155,11 @@ func (w *world) checkRanges(p *batch.Plan) {
 func (w *world) checkKnown(d *proc, p *batch.Plan) {
 	for ti, t := range w.tables {
 		sp := p.Sink(sinkName(ti))
-		tag := t.stamp()
+		tag := t.stamp(d.pipe)
 		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() {
 			continue
 		}
-		if w.covered(t, p) {
+		if w.covered(t.newest(d.pipe), p) {
 			continue
 		}
 		var rows []int64
@@ -171,8 +173,8 @@ func (w *world) checkKnown(d *proc, p *batch.Plan) {
 	}
 }
 
-func (w *world) covered(t *simTable, p *batch.Plan) bool {
-	for x := t.snaps[t.tag]; x != nil && x.stamp != nil; x = x.prev {
+func (w *world) covered(newest *snapshot, p *batch.Plan) bool {
+	for x := newest; x != nil && x.stamp != nil; x = x.prev {
 		all := !x.restores && x.stamp.Last >= p.Batch
 		for tp, end := range p.End() {
 			at, ok := x.stamp.End[tp]
@@ -187,12 +189,12 @@ func (w *world) covered(t *simTable, p *batch.Plan) bool {
 
 // checkEnd: a driver is idle and nothing fails any more; is everything where it
 // belongs?
-func (w *world) checkEnd() {
+func (w *world) checkEnd(pipe int) {
 	for ti, t := range w.tables {
-		if !t.truly() || t.remade() {
+		if !t.truly() || t.remade() || t.taken[pipe] {
 			continue
 		}
-		st := t.stamp()
+		st := t.stamp(pipe)
 		if st == nil {
 			w.fail("left out", "t%d has no stamp", ti)
 			return
@@ -210,16 +212,16 @@ func (w *world) checkEnd() {
 		if len(rows) > 0 {
 			w.fail("left out", "t%d ends at %v without records %v", ti, st.End, rows)
 		}
-		w.checkGaps(ti, t)
+		w.checkGaps(ti, t.newest(pipe))
 	}
 }
 
 // checkGaps: what was given up is really gone, and nothing before the first
 // stamp was left out.
-func (w *world) checkGaps(ti int, t *simTable) {
+func (w *world) checkGaps(ti int, newest *snapshot) {
 	seen := map[batch.TopicPartition]bool{}
 	var chain []*batch.Stamp
-	for x := t.snaps[t.tag]; x != nil && x.stamp != nil; x = x.prev {
+	for x := newest; x != nil && x.stamp != nil; x = x.prev {
 		chain = append(chain, x.stamp)
 	}
 	for _, st := range slices.Backward(chain) {

@@ -21,6 +21,7 @@ import (
 type proc struct {
 	id       int
 	w        *world
+	pipe     int                                               // which of the pipelines
 	command  func(ctx context.Context, d *driver.Driver) error // nil: run
 	main     *coroutine
 	tasks    []*coroutine // beside main, unfinished
@@ -157,16 +158,16 @@ func (p *proc) newer(st *batch.Stamp) bool { return p.inc.Newer(st.Incarnation, 
 
 func (p *proc) start() {
 	w := p.w
-	*p = proc{id: p.id, w: w, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
+	*p = proc{id: p.id, w: w, pipe: p.pipe, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms := driver.Rooms{
-		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, "sim"), p},
+		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, simPipelines[p.pipe]), p},
 		Clock: p, Tasks: p, NewID: func() string { p.ids++; return fmt.Sprintf("p%d.%d.%d", p.id, p.runs, p.ids) },
 		Alive: func(wr batch.Writer) bool { return w.procs[wr.PID].alive && wr.ID == fmt.Sprint(w.procs[wr.PID].runs) },
 	}
 	opts := driver.Options{
-		Name: "sim", Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: "host", PID: p.id},
+		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: "host", PID: p.id},
 		Limits: planner.Limits{RecordsMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
@@ -253,7 +254,7 @@ func (w *world) judge(p *proc) {
 		w.expect(p, p.sawBack)
 	case says("cannot be told"):
 		for i, t := range w.tables {
-			if t.ancestry() == batch.UnknownAncestor && t.truly() {
+			if t.ancestry(p.pipe) == batch.UnknownAncestor && t.truly() {
 				w.adopt[i] = t.head
 			}
 		}
@@ -266,7 +267,7 @@ func (w *world) judge(p *proc) {
 	case says("committed by another writer"), says("another writer's"):
 		w.drop = true
 		if p.command == nil { // a rewind was recorded that cannot be completed as it is
-			w.operator("rewind, dropping foreign snapshots", func(ctx context.Context, d *driver.Driver) error {
+			w.operator(p.pipe, "rewind, dropping foreign snapshots", func(ctx context.Context, d *driver.Driver) error {
 				err := d.Rewind(ctx, w.rewound, true)
 				if errors.Is(err, batch.ErrInvalid) { // what it went back to has expired: stay instead
 					err = d.Recover(ctx, "")
@@ -276,13 +277,13 @@ func (w *world) judge(p *proc) {
 		}
 	case says("has expired"):
 		w.expect(p, p.command != nil || w.drops > 0)
-		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	case says("two histories"):
 		w.expect(p, w.drops > 0 || p.sawBack)
-		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	case says("frazil checkpoint recover"), says("tag is gone"), says("put the tag back"):
 		w.expect(p, w.losses+w.drops > 0 || p.sawBack)
-		w.operator("recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	default:
 		w.expect(p, w.drops > 0)
 	}
@@ -304,14 +305,14 @@ func (w *world) allTruly() bool {
 }
 
 // operator starts a command.
-func (w *world) operator(what string, command func(context.Context, *driver.Driver) error) {
-	for _, p := range w.procs[w.cfg.drivers:] {
+func (w *world) operator(pipe int, what string, command func(context.Context, *driver.Driver) error) {
+	for _, p := range w.procs[w.cfg.daemons():] {
 		if p.alive {
 			return
 		}
 	}
 	w.note("operator: %s", what)
-	p := &proc{id: len(w.procs), w: w, command: command}
+	p := &proc{id: len(w.procs), w: w, pipe: pipe, command: command}
 	w.procs = append(w.procs, p)
 	p.start()
 }

@@ -281,15 +281,16 @@ func specHash(v int) string     { return fmt.Sprintf("spec%d", v) }
 
 func (s simSink) Load(context.Context) (driver.View, error) {
 	t := s.p.w.tables[s.i]
-	s.p.io("load t%d head=%d tag=%d", s.i, t.head, t.tag)
+	s.p.io("load t%d head=%d tag=%d", s.i, t.head, t.tags[s.p.pipe])
 	if err := s.p.flaky("load"); err != nil {
 		return nil, err
 	}
 	t = s.p.w.tables[s.i]
 	s.p.sawBack = s.p.sawBack || !t.truly()
-	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: t.tag, ancestry: t.ancestry(), files: s.p.w.headFiles(s.i)}
+	tag := t.tags[s.p.pipe]
+	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i)}
 	var err error
-	if v.stamp, err = batch.ParseStamp(t.snaps[t.tag].summary); err != nil {
+	if v.stamp, err = batch.ParseStamp(t.snaps[tag].summary); err != nil {
 		return nil, err
 	}
 	v.live = map[int64]*batch.Stamp{}
@@ -345,7 +346,9 @@ type simWriter struct {
 }
 
 func (w *simWriter) Write(rows arrow.RecordBatch) error {
-	w.rows = append(w.rows, rows.Column(0).(*array.Int64).Int64Values()...)
+	for _, id := range rows.Column(0).(*array.Int64).Int64Values() {
+		w.rows = append(w.rows, id+int64(w.s.p.pipe)*simOther)
+	}
 	return nil
 }
 
@@ -414,7 +417,7 @@ func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropF
 		if found = h.Snapshot == to; found {
 			break
 		}
-		if h.Stamp == nil && !dropForeign {
+		if (h.Stamp == nil || h.Stamp.Name != simPipelines[v.p.pipe]) && !dropForeign {
 			return 0, fmt.Errorf("snapshot %d is another writer's: %w", h.Snapshot, batch.ErrDataLost)
 		}
 	}
@@ -432,7 +435,7 @@ func (v *simView) send(stamp *batch.Stamp, s snapshot) (int64, error) {
 		return 0, err
 	}
 	s.parent, s.summary, s.stamp = v.head, summary, parsed
-	if !v.p.w.submit(&commit{table: v.i, uuid: v.uuid, schema: v.schema, head: v.head, tag: v.tag, snap: s}) {
+	if !v.p.w.submit(&commit{pipe: v.p.pipe, table: v.i, uuid: v.uuid, schema: v.schema, head: v.head, tag: v.tag, snap: s}) {
 		return 0, fmt.Errorf("commit: %w", batch.ErrUnavailable) // refused, or no answer: the driver must not care
 	}
 	return v.p.w.tables[v.i].head, nil

@@ -25,7 +25,11 @@ const (
 	simTopic      = "t"
 	simRemade     = 100 // uuids of tables that were dropped and made again begin here
 	simRelation   = "src"
+	simOther      = 1_000_000 // rows of the second pipeline are numbered from here
 )
+
+// simPipelines may write into the same tables, each under its own tag.
+var simPipelines = [...]string{"sim", "two"}
 
 // chooser takes decisions. Option 0 is always the harmless one.
 type chooser struct {
@@ -76,6 +80,7 @@ type simConfig struct {
 	tables, drivers, steps, delays           int
 	poison, foreign, retention, loss, rewind bool
 	stale, remake, standby                   bool
+	shared                                   bool // another pipeline writes into the same tables
 	sparse                                   bool // sink 1 seldom has rows
 	hot                                      int  // weight of retention and of switching drivers, above the usual
 }
@@ -116,13 +121,15 @@ type snapshot struct {
 
 // simTable is what a catalog knows about a table, and what it has forgotten.
 type simTable struct {
-	uuid      int
-	snaps     []*snapshot // by id; 0 is none
-	head, tag int64
-	schema    int
-	pins      map[string]int64
-	before    int64 // head before the last foreign rollback
-	dropped   bool
+	uuid    int
+	snaps   []*snapshot // by id; 0 is none
+	head    int64
+	tags    [len(simPipelines)]int64
+	schema  int
+	pins    map[string]int64
+	before  int64 // head before the last foreign rollback
+	dropped bool
+	taken   [len(simPipelines)]bool // rows of this pipeline were dropped by a rewind of the other
 }
 
 func newSimTable(uuid int) *simTable {
@@ -131,28 +138,41 @@ func newSimTable(uuid int) *simTable {
 
 func (t *simTable) remade() bool { return t.uuid >= simRemade }
 
-func (t *simTable) stamp() *batch.Stamp { return t.snaps[t.tag].stamp }
+// newest is the snapshot that a pipeline's tag is on.
+func (t *simTable) newest(pipe int) *snapshot { return t.snaps[t.tags[pipe]] }
 
-// truly says with full knowledge whether the tag is an ancestor of the head.
+func (t *simTable) stamp(pipe int) *batch.Stamp { return t.newest(pipe).stamp }
+
+// truly says with full knowledge whether each tag is an ancestor of the head.
 func (t *simTable) truly() bool {
-	for id := t.head; id != 0; id = t.snaps[id].parent {
-		if id == t.tag {
+	for pipe := range simPipelines {
+		if !t.holds(t.head, t.tags[pipe]) {
+			return false
+		}
+	}
+	return true
+}
+
+// holds says whether one snapshot is an ancestor of another.
+func (t *simTable) holds(head, ancestor int64) bool {
+	for id := head; id != 0; id = t.snaps[id].parent {
+		if id == ancestor {
 			return true
 		}
 	}
-	return t.tag == 0
+	return ancestor == 0
 }
 
 // ancestry is what metadata shows of it.
-func (t *simTable) ancestry() batch.Ancestry {
-	if t.tag == 0 {
+func (t *simTable) ancestry(pipe int) batch.Ancestry {
+	if t.tags[pipe] == 0 {
 		return batch.IsAncestor
 	}
 	for id := t.head; id != 0; id = t.snaps[id].parent {
 		switch {
 		case t.snaps[id].expired:
 			return batch.UnknownAncestor
-		case id == t.tag:
+		case id == t.tags[pipe]:
 			return batch.IsAncestor
 		}
 	}
@@ -170,7 +190,7 @@ func (t *simTable) live(name string) bool {
 
 // commit is a request to a catalog. It may land long after its sender died.
 type commit struct {
-	table        int
+	pipe, table  int
 	uuid, schema int
 	head, tag    int64
 	snap         snapshot
@@ -229,8 +249,22 @@ func newWorld(c *chooser, cfg simConfig) *world {
 	for i := range cfg.drivers {
 		w.procs = append(w.procs, &proc{id: i, w: w})
 	}
+	if cfg.shared {
+		w.procs = append(w.procs, &proc{id: cfg.drivers, w: w, pipe: 1})
+	}
 	return w
 }
+
+// pipes is how many pipelines there are.
+func (c simConfig) pipes() int {
+	if c.shared {
+		return 2
+	}
+	return 1
+}
+
+// daemons is how many processes are drivers; those behind are commands.
+func (c simConfig) daemons() int { return c.drivers + c.pipes() - 1 }
 
 func (w *world) fail(kind, format string, args ...any) {
 	if w.bad == nil {
@@ -352,19 +386,25 @@ func (w *world) restore(name string) (sum [simKeys]int, ok bool) {
 // apply lets a commit take effect if what it asserts holds.
 func (w *world) apply(c *commit) bool {
 	t := w.tables[c.table]
-	if t.dropped || c.uuid != t.uuid || c.head != t.head || c.tag != t.tag || c.schema != t.schema {
+	if t.dropped || c.uuid != t.uuid || c.head != t.head || c.tag != t.tags[c.pipe] || c.schema != t.schema {
 		return false
 	}
-	old := t.stamp()
+	old := t.stamp(c.pipe)
 	s := c.snap
 	s.id = int64(len(t.snaps))
 	if !s.restores {
-		s.prev = t.snaps[t.tag]
+		s.prev = t.newest(c.pipe)
 	}
 	t.snaps = append(t.snaps, &s)
-	t.head, t.tag = s.id, s.id
+	t.head, t.before = s.id, 0
+	t.tags[c.pipe] = s.id
+	for pipe, tag := range t.tags {
+		if s.restores && pipe != c.pipe && !t.holds(s.prev.id, tag) {
+			t.taken[pipe] = true
+		}
+	}
 	w.note("  t%d: snapshot %d on %d, %s, files %v", c.table, s.id, s.parent, s.stamp, s.files)
-	w.checkStamp(c.table, old, &s)
+	w.checkStamp(c.pipe, c.table, old, &s)
 	return true
 }
 
@@ -478,7 +518,7 @@ func (w *world) expire(ti int) {
 	var dead []*snapshot
 	pinned := slices.Collect(maps.Values(t.pins))
 	for _, s := range t.snaps[1:] {
-		if !s.expired && s.id != t.head && s.id != t.tag && !slices.Contains(pinned, s.id) {
+		if !s.expired && s.id != t.head && !slices.Contains(t.tags[:], s.id) && !slices.Contains(pinned, s.id) {
 			s.expired = true
 			dead = append(dead, s)
 		}
@@ -509,7 +549,7 @@ func (w *world) rollback(ti int) {
 	if !t.truly() {
 		w.adopt[ti] = 0
 	}
-	w.note("foreign: t%d rolls back to %d (tag %d)", ti, to, t.tag)
+	w.note("foreign: t%d rolls back to %d (tags %v)", ti, to, t.tags)
 }
 
 func (w *world) undo(ti int) {

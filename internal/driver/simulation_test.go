@@ -38,7 +38,7 @@ func (w *world) event() {
 	undo := slices.ContainsFunc(w.tables, func(t *simTable) bool { return t.before != 0 })
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
-		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.drivers, 2),
+		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1)) {
 	case 0:
 		w.turn(w.cur)
@@ -101,13 +101,14 @@ func (w *world) turn(i int) {
 }
 
 func (w *world) startRewind() {
-	st := w.tables[0].stamp()
+	pipe := w.any(w.cfg.pipes())
+	st := w.tables[0].stamp(pipe)
 	if st == nil {
 		return
 	}
 	to := max(0, st.Last-1-batch.ID(w.any(3)))
 	w.rewound = to
-	w.operator(fmt.Sprintf("rewind to batch %d", to), func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, to, w.drop) })
+	w.operator(pipe, fmt.Sprintf("rewind to batch %d", to), func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, to, w.drop) })
 }
 
 // simulate makes one run: chaos for cfg.steps events, then quiet until all is
@@ -154,6 +155,7 @@ func (w *world) settle() {
 	for _, p := range w.procs {
 		p.rests = 0
 	}
+	idle := make([]bool, w.cfg.pipes())
 	for i := range 12000 {
 		w.turn(i % len(w.procs))
 		w.steps++
@@ -164,8 +166,12 @@ func (w *world) settle() {
 			w.note("a table stays rolled back or dropped")
 			return
 		}
-		if p := w.procs[i%len(w.procs)]; p.rests > 30 && p.alive && p.command == nil && w.isNewest(p.inc) {
-			w.checkEnd()
+		p := w.procs[i%len(w.procs)]
+		idle[p.pipe] = idle[p.pipe] || p.rests > 30 && p.alive && p.command == nil && w.isNewest(p.inc)
+		if !slices.Contains(idle, false) {
+			for pipe := range idle {
+				w.checkEnd(pipe)
+			}
 			return
 		}
 	}
@@ -176,7 +182,7 @@ func (w *world) settle() {
 func (w *world) isNewest(i batch.Incarnation) bool {
 	newest := ""
 	for k := range w.store {
-		if strings.Contains(k, "/pipeline/") && k > newest {
+		if strings.HasPrefix(k, i.Name+"/pipeline/") && k > newest {
 			newest = k
 		}
 	}
@@ -189,6 +195,7 @@ func vary(seed uint64) simConfig {
 		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%2), steps: 60 + int(seed/4%5)*60, delays: int(seed/20%3) * 3,
 		poison: seed/3%2 == 0, foreign: seed/5%2 == 0, retention: seed/7%3 == 0, loss: seed/11%3 == 0, rewind: seed/13%3 == 0,
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
+		shared: seed/37%4 == 0,
 	}
 }
 
