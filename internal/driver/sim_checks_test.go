@@ -29,6 +29,34 @@ func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 	}
 }
 
+// checkOthers: a rewind drops rows of others only where it was told to.
+func (w *world) checkOthers(pipe, ti int, s *snapshot) {
+	t := w.tables[ti]
+	if !s.restores {
+		return
+	}
+	if was, is := w.others(pipe, t.snaps[s.parent]), w.others(pipe, s); was != is && !w.drop {
+		w.fail("dropped", "t%d: snapshot %d has %d rows of other writers, the one before had %d", ti, s.id, is, was)
+	}
+	for other, tag := range t.tags {
+		if other != pipe && !t.holds(s.prev.id, tag) {
+			t.taken[other] = true
+		}
+	}
+}
+
+// others counts the rows in a snapshot that are not a pipeline's own.
+func (w *world) others(pipe int, s *snapshot) (n int) {
+	for _, f := range s.files {
+		for _, r := range w.files[f].rows {
+			if r < 0 || r/simOther != int64(pipe) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // checkTiling: a stamp begins where the last one ended, in every partition that
 // the last one knew.
 func (w *world) checkTiling(ti int, old, st *batch.Stamp) {

@@ -398,11 +398,7 @@ func (w *world) apply(c *commit) bool {
 	t.snaps = append(t.snaps, &s)
 	t.head, t.before = s.id, 0
 	t.tags[c.pipe] = s.id
-	for pipe, tag := range t.tags {
-		if s.restores && pipe != c.pipe && !t.holds(s.prev.id, tag) {
-			t.taken[pipe] = true
-		}
-	}
+	w.checkOthers(c.pipe, c.table, &s)
 	w.note("  t%d: snapshot %d on %d, %s, files %v", c.table, s.id, s.parent, s.stamp, s.files)
 	w.checkStamp(c.pipe, c.table, old, &s)
 	return true
