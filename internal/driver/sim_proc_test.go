@@ -134,6 +134,7 @@ func (c simCheckpoint) Append(ctx context.Context, plan *batch.Plan) error {
 	if err == nil {
 		c.p.plan = plan
 		c.p.w.checkRanges(plan)
+		c.p.w.noteLogged(plan)
 	}
 	return err
 }
@@ -148,6 +149,9 @@ func (c simCheckpoint) CreateIncarnation(ctx context.Context, i batch.Incarnatio
 func (c simCheckpoint) Newest(ctx context.Context, i batch.Incarnation) (*batch.Plan, error) {
 	c.p.inc = i
 	plan, err := c.Checkpoint.Newest(ctx, i)
+	if err == nil && plan != nil {
+		c.p.w.noteLogged(plan)
+	}
 	if err == nil && plan != nil && c.p.plan == nil {
 		c.p.plan = plan
 	}

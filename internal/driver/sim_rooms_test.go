@@ -170,6 +170,8 @@ func (e *simExecutor) run(job batch.Job, name string, rows arrow.RecordBatch, re
 		case rec.poison[s]:
 			res.Rejected++
 			continue
+		case rec.narrow && e.p.spec[s] == 2:
+			continue
 		}
 		if s == 0 {
 			deltas[rec.key]++

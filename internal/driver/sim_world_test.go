@@ -80,6 +80,7 @@ type simConfig struct {
 	tables, drivers, steps, delays           int
 	poison, foreign, retention, loss, rewind bool
 	stale, remake, standby                   bool
+	deploy                                   bool // the spec changes without need
 	shared                                   bool // another pipeline writes into the same tables
 	sparse                                   bool // sink 1 seldom has rows
 	hot                                      int  // weight of retention and of switching drivers, above the usual
@@ -92,6 +93,7 @@ type record struct {
 	key    int
 	hole   bool
 	to     [simSinks]bool // whose SQL lets it through
+	narrow bool           // the second spec filters it out
 	poison [simSinks]bool // a cast that fails under the sink's first spec; the second one rejects it
 }
 
@@ -217,6 +219,7 @@ type world struct {
 	store    map[string][]byte
 	plans    map[string]*batch.Plan // by hash, all that anybody tried to log
 	ranges   map[string]string      // first ranges logged under a batch
+	logged   map[string]*batch.Plan // newest revision of each batch in a log
 	tables   []*simTable
 	files    map[string]*simFile
 	pending  []any // *commit or *create in flight
@@ -240,7 +243,7 @@ type world struct {
 func newWorld(c *chooser, cfg simConfig) *world {
 	w := &world{
 		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
-		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1},
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1},
 	}
 	w.makeTopic()
 	for i := range cfg.tables {
@@ -300,6 +303,7 @@ func (w *world) tp(p int32) batch.TopicPartition {
 func (w *world) produce(p int32) {
 	w.ids++
 	r := record{id: w.ids, key: w.any(simKeys)}
+	r.narrow = w.cfg.deploy && w.any(3) == 2
 	both, one := 8, 2
 	if w.cfg.sparse {
 		both, one = 2, 8
@@ -339,17 +343,44 @@ func (w *world) available() []batch.Available {
 
 // Tables
 
-// want lists what a stamp owes to sink s: record ids, and changes of state.
+// want lists what a stamp owes to sink s: record ids, and changes of state. What
+// went by without a commit it owes as the plans of those batches had it.
 func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int) {
+	p := w.plans[st.Plan]
 	for tp, end := range st.End {
-		w.wantRange(s, w.plans[st.Plan], tp, st.Start[tp], end, &rows, &deltas)
+		at := st.Start[tp]
+		for b := st.First; b < st.Last && p != nil && !p.Sink(sinkName(s)).CatchUp; b++ {
+			if q := w.logged[logKey(st.IncarnationID, b)]; q != nil {
+				for _, r := range q.Ranges {
+					if r.TopicPartition == tp {
+						w.wantRange(s, q, tp, at, r.End, &rows, &deltas)
+						at = r.End
+					}
+				}
+			}
+		}
+		w.wantRange(s, p, tp, at, end, &rows, &deltas)
 	}
 	return rows, deltas
 }
 
+func logKey(incarnation string, b batch.ID) string { return fmt.Sprintf("%s/%d", incarnation, b) }
+
+// noteLogged keeps what a log says of a batch.
+func (w *world) noteLogged(p *batch.Plan) {
+	key := logKey(p.Incarnation.ID, p.Batch)
+	if was := w.logged[key]; was == nil || p.Revision >= was.Revision {
+		w.logged[key] = p
+	}
+}
+
+// wantRange lists what is owed of [start, end) under plan p, nil for what every
+// plan owes.
 func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, end int64, rows *[]int64, deltas *[simKeys]int) {
 	var lost batch.Range
+	narrow := p == nil
 	if p != nil {
+		narrow = p.Sink(sinkName(s)).Hash == specHash(2)
 		for _, r := range p.Ranges {
 			if r.TopicPartition == tp {
 				lost = r
@@ -358,7 +389,7 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 	}
 	for o := start; o < end; o++ {
 		r := w.part(tp).records[o]
-		if r.hole || r.poison[s] || o >= lost.Start && o < lost.First() {
+		if r.hole || r.poison[s] || r.narrow && narrow || o >= lost.Start && o < lost.First() {
 			continue
 		}
 		deltas[r.key]++

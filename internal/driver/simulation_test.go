@@ -19,7 +19,7 @@ var (
 	simSeeds = flag.Uint64("seeds", 400, "simulated runs")
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
-	simOnly  = flag.String("focus", "", "only this focus: random, lagging or exhaustive")
+	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising or exhaustive")
 )
 
 // event lets one thing happen.
@@ -39,7 +39,7 @@ func (w *world) event() {
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
-		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1)) {
+		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -84,6 +84,10 @@ func (w *world) event() {
 		w.note("kafka: the topic is deleted and made again as %s", w.topic())
 	case 17:
 		w.remakeTable(ti)
+	case 18:
+		s := w.any(len(w.tables))
+		w.spec[s] = 3 - w.spec[s]
+		w.note("operator: sink %d gets spec %d", s, w.spec[s])
 	}
 }
 
@@ -195,7 +199,7 @@ func vary(seed uint64) simConfig {
 		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%2), steps: 60 + int(seed/4%5)*60, delays: int(seed/20%3) * 3,
 		poison: seed/3%2 == 0, foreign: seed/5%2 == 0, retention: seed/7%3 == 0, loss: seed/11%3 == 0, rewind: seed/13%3 == 0,
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
-		shared: seed/37%4 == 0,
+		shared: seed/37%4 == 0, deploy: seed/41%3 == 0,
 	}
 }
 
@@ -205,13 +209,22 @@ func lagging(uint64) simConfig {
 	return simConfig{tables: 2, drivers: 2, steps: 400, delays: 6, retention: true, sparse: true, hot: 6}
 }
 
+// revising is two drivers that seldom have the same spec, and commits on their
+// way: all that can be in the log and in the tables of one batch.
+func revising(seed uint64) simConfig {
+	return simConfig{
+		tables: 2, drivers: 2, steps: 300, delays: 6, retention: true, poison: true, deploy: true, sparse: seed%2 == 0,
+		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6,
+	}
+}
+
 func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 	return simulate(&chooser{rng: rand.New(rand.NewPCG(seed, 7))}, cfg, tracing)
 }
 
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
-	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging} {
+	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising} {
 		if *simOnly != "" && *simOnly != name {
 			continue
 		}
