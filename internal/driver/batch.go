@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -132,23 +134,41 @@ func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink) (*b
 	return q, d.append(ctx, q)
 }
 
-// reviseGap logs a revision of p that gives up what Kafka no longer has.
+// reviseGap logs a revision of p that gives up what Kafka no longer has. That a
+// topic is another one now is believed after two listings only.
 func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, cause error) (*batch.Plan, error) {
 	q := d.revision(p, lacking)
-	err := d.retry(ctx, "Kafka", func() error {
-		available, err := d.rooms.Source.List(ctx)
-		if err == nil && !planner.GiveUp(q.Ranges, available) {
-			if planner.Cut(q.Ranges, available) {
-				return cause // a gap cannot stand for an end that was cut off
-			}
-			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)
-		}
-		return err
-	})
-	if err != nil {
+	if err := d.giveUp(ctx, p, q, cause); err != nil {
 		return nil, err
 	}
+	if !maps.Equal(p.End(), q.End()) {
+		if err := d.rooms.Clock.Sleep(ctx, confirmAfter); err != nil {
+			return nil, err
+		}
+		if err := d.giveUp(ctx, p, q, cause); err != nil {
+			return nil, err
+		}
+	}
 	return q, d.append(ctx, q)
+}
+
+// giveUp marks in q what of p's ranges is not there any more.
+func (d *Driver) giveUp(ctx context.Context, p, q *batch.Plan, cause error) error {
+	return d.retry(ctx, "Kafka", func() error {
+		available, err := d.rooms.Source.List(ctx)
+		if err != nil {
+			return err
+		}
+		q.Ranges = slices.Clone(p.Ranges)
+		switch {
+		case planner.GiveUp(q.Ranges, available):
+			return nil
+		case planner.Cut(q.Ranges, available):
+			return cause // a gap cannot stand for an end that was cut off
+		default:
+			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)
+		}
+	})
 }
 
 func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {

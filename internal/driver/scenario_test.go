@@ -301,4 +301,20 @@ func TestScenario(t *testing.T) {
 			s.die("the rewind ends with %v, the head is %d", s.procs[rewind].err, s.tables[0].head)
 		}
 	})
+	// A topic is made again, and right after that a broker answers with the old
+	// one once more.
+	t.Run("StaleTopic", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.onLoss = true
+		s.idle(0)
+		old := s.available()
+		s.makeTopic()
+		s.rows(0, 1)
+		s.idle(0)
+		s.rows(0, 1)
+		s.stale = old
+		s.idle(0)
+		s.idle(0)
+		s.settles()
+	})
 }

@@ -19,6 +19,7 @@ func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 	}
 	if old != nil && !s.restores {
 		w.checkTiling(ti, old, st)
+		w.checkClosed(ti, s)
 	}
 	if w.tables[ti].remade() || w.tables[ti].taken[pipe] {
 		return // what it held is gone with the table before it
@@ -67,6 +68,17 @@ func (w *world) checkTiling(ti int, old, st *batch.Stamp) {
 	}
 	if st.First != old.Last+1 {
 		w.fail("tiling", "t%d: stamp %d..%d follows batch %d", ti, st.First, st.Last, old.Last)
+	}
+}
+
+// checkClosed: a partition that was given up does not begin again.
+func (w *world) checkClosed(ti int, s *snapshot) {
+	for x := s.prev; x != nil && x.stamp != nil; x = x.prev {
+		for tp, end := range x.stamp.End {
+			if start, ok := s.stamp.Start[tp]; ok && start < end {
+				w.fail("tiling", "t%d: stamp %d..%d starts at %d in %s, which stamp %d..%d had up to %d", ti, s.stamp.First, s.stamp.Last, start, tp, x.stamp.First, x.stamp.Last, end)
+			}
+		}
 	}
 }
 

@@ -45,6 +45,10 @@ func (s simSource) List(context.Context) ([]batch.Available, error) {
 	if err := s.p.flaky("list offsets"); err != nil {
 		return nil, err
 	}
+	if answer := w.stale; answer != nil {
+		w.stale = nil
+		return answer, nil
+	}
 	stale := 0
 	if w.cfg.stale && w.listed != nil && w.now.Sub(w.listedAt) < staleFor {
 		stale = 3

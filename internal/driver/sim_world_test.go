@@ -234,8 +234,9 @@ type world struct {
 	steps    int
 	cur      int
 	tracing  bool
-	scripted bool // a scenario says what happens
-	fate     int  // in a scenario: what comes of the next commit or create
+	scripted bool              // a scenario says what happens
+	stale    []batch.Available // in a scenario: what the next listing says
+	fate     int               // in a scenario: what comes of the next commit or create
 	trace    []string
 	bad      *violation
 }

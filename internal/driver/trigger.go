@@ -93,7 +93,7 @@ func (d *Driver) checkIncarnation(ctx context.Context) error {
 
 // plan lists offsets and freezes the next batch, nil if there is nothing to do.
 func (d *Driver) plan(ctx context.Context) (*batch.Plan, error) {
-	p, err := d.freeze(ctx, d.last, d.sinkFacts(), d.lastOutcome)
+	p, err := d.freeze(ctx, false)
 	if !errors.Is(err, batch.ErrDataLost) {
 		return p, err
 	}
@@ -101,7 +101,7 @@ func (d *Driver) plan(ctx context.Context) (*batch.Plan, error) {
 	if err := d.rooms.Clock.Sleep(ctx, confirmAfter); err != nil {
 		return nil, err
 	}
-	return d.freeze(ctx, d.last, d.sinkFacts(), d.lastOutcome)
+	return d.freeze(ctx, true)
 }
 
 func (d *Driver) nextBatch() batch.ID {
@@ -117,9 +117,11 @@ func (d *Driver) nextBatch() batch.ID {
 	return id
 }
 
-// freeze plans what follows the plan last, whose outcome the sinks' facts say.
-func (d *Driver) freeze(ctx context.Context, last *batch.Plan, sinks []planner.Sink, outcome []batch.Outcome) (*batch.Plan, error) {
-	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Writer: d.opts.Writer, Sinks: sinks, Outcome: outcome}
+// freeze plans what follows the newest plan, whose outcome the sinks' facts say.
+// confirmed: a listing before this one said that records are lost.
+func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error) {
+	last, sinks := d.last, d.sinkFacts()
+	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed}
 	if last != nil {
 		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.End()
 	} else {

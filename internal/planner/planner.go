@@ -26,6 +26,9 @@ type Facts struct {
 	Position  batch.Offsets
 	Starts    batch.Offsets // resolved `start`, needed without a Position or with a sink that joins
 	Available []batch.Available
+	// Confirmed says that an earlier listing, long enough ago, already said that
+	// records are gone: one listing can be stale.
+	Confirmed bool
 	Now       time.Time
 	Last      time.Time // the last plan's time, zero if there is none
 	Versions  map[string]string
@@ -60,8 +63,8 @@ type Policy struct {
 // Next plans the next batch. It returns nil where there is nothing to do yet.
 //
 // batch.ErrUnavailable: the listing lacks a partition. batch.ErrDataLost: the
-// offsets at the position are gone; the caller makes sure with a second listing
-// where a stale one could say the same.
+// offsets at the position are gone; the caller makes sure with a second listing,
+// and says so with Facts.Confirmed, where a stale one could say the same.
 func Next(f Facts, p Policy) (*batch.Plan, error) {
 	if f.Position == nil {
 		return first(f, p), nil
@@ -130,7 +133,7 @@ func reach(f Facts, p Policy) ([]batch.Range, error) {
 		switch id := remade[anonymous(tp)]; {
 		case !ok && id == "":
 			return nil, missing(tp)
-		case !ok && !p.RecordLoss:
+		case !ok && (!p.RecordLoss || !f.Confirmed):
 			return nil, remadeError(tp, id, at)
 		case !ok:
 			r.Closed = true

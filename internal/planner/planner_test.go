@@ -84,6 +84,10 @@ func TestRemadeTopic(t *testing.T) {
 	if _, err := Next(f, Policy{}); !errors.Is(err, batch.ErrDataLost) {
 		t.Errorf("a topic made again: %v", err)
 	}
+	if _, err := Next(f, Policy{RecordLoss: true}); !errors.Is(err, batch.ErrDataLost) {
+		t.Errorf("a topic made again, as one listing has it: %v", err)
+	}
+	f.Confirmed = true
 	p, err := Next(f, Policy{RecordLoss: true})
 	if err != nil || len(p.Ranges) != 2 || !p.Ranges[0].Closed || p.Ranges[1].TopicID != "new" || p.Ranges[1].Start != 0 || !p.Sinks[0].Due {
 		t.Errorf("%+v %v", p, err)
@@ -125,5 +129,47 @@ func TestCatchUp(t *testing.T) {
 	}
 	if r := p.RangesFor(&p.Sinks[1])[0]; r.Start != 4 || r.End != 9 {
 		t.Errorf("b reads %v", r)
+	}
+}
+
+// TestCatchUpOfARemadeTopic: a table that has not got the topic's second
+// partition takes it for gone after two listings only.
+func TestCatchUpOfARemadeTopic(t *testing.T) {
+	other, old := tp(1), tp(1)
+	other.TopicID = "new"
+	f := facts(batch.Offsets{old: 9}, batch.Available{TopicPartition: other, End: 2})
+	f.Sinks = []Sink{{Name: "a", Before: batch.Ref{Hash: "h"}, From: batch.Offsets{}, Lags: true}}
+	if p, err := Next(f, Policy{RecordLoss: true}); !errors.Is(err, batch.ErrDataLost) {
+		t.Errorf("as one listing has it: %+v %v", p, err)
+	}
+}
+
+// TestEmptyStampIsDue: a table that has no rows gets an empty stamp where it has
+// none, where records are lost, and when its last one is older than five minutes
+// of plan time.
+func TestEmptyStampIsDue(t *testing.T) {
+	last := time.Unix(1999, 0)
+	for name, c := range map[string]struct {
+		now  time.Time
+		lost int64
+		none bool
+		want bool
+	}{
+		"soon after":          {now: last.Add(time.Minute)},
+		"at five minutes":     {now: last.Add(EmptyStampAfter)},
+		"after five minutes":  {now: last.Add(EmptyStampAfter + time.Nanosecond), want: true},
+		"a gap":               {now: last.Add(time.Minute), lost: 2, want: true},
+		"no stamp":            {now: last.Add(time.Minute), none: true, want: true},
+		"the clock went back": {now: last.Add(-time.Hour)},
+	} {
+		f := facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), Start: 5 + c.lost, End: 9})
+		f.Now = c.now
+		if c.none {
+			f.Sinks[0].Before = batch.Ref{}
+		}
+		p, err := Next(f, Policy{RecordLoss: true})
+		if err != nil || p.Sinks[0].Due != c.want {
+			t.Errorf("%s: due %v, %v", name, p.Sinks[0].Due, err)
+		}
 	}
 }
