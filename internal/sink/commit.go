@@ -10,11 +10,9 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
-	"github.com/google/uuid"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/lake"
@@ -29,6 +27,7 @@ type change struct {
 	files     []iceberg.DataFile     // that are new
 	totals    *table.Summary         // of the snapshot that base comes from
 	stamp     *batch.Stamp
+	wrote     []string // files of metadata
 }
 
 // Commit adds one snapshot with the files and the stamp and moves the tag to it.
@@ -89,6 +88,12 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.id, c.sequence = newSnapshotID(), v.meta.LastSequenceNumber()+1
+	landed := false
+	defer func() {
+		if !landed { // or so it seems: they are looked at again before they are deleted
+			t.trash.add(c.wrote...)
+		}
+	}()
 	manifests, made, err := v.buildManifests(c)
 	if err != nil {
 		return 0, err
@@ -109,6 +114,7 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	landed = true
 	t.committed(v.meta, meta, c, manifests, made, expired)
 	return c.id, nil
 }
@@ -145,7 +151,8 @@ func newSnapshotID() int64 {
 // snapshot will read them.
 func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*table.Snapshot, []iceberg.ManifestFile, error) {
 	version := v.meta.Version()
-	name := v.metadataFile(fmt.Sprintf("snap-%d-%s.avro", c.id, uuid.NewString()))
+	name := v.metadataFile(v.ownName() + ".avro")
+	c.wrote = append(c.wrote, name)
 	var buf bytes.Buffer
 	first := v.meta.NextRowID()
 	if err := iceberg.WriteManifestList(version, &buf, c.id, idOf(v.head), &c.sequence, first, manifests); err != nil {
@@ -172,14 +179,6 @@ func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*tabl
 		s.FirstRowID, s.AddedRows = &first, &added
 	}
 	return s, manifests, nil
-}
-
-func (v *View) metadataFile(name string) string {
-	folder := v.meta.Properties()["write.metadata.path"]
-	if folder == "" {
-		folder = strings.TrimRight(v.meta.Location(), "/") + "/metadata"
-	}
-	return strings.TrimRight(folder, "/") + "/" + name
 }
 
 // The keys of a snapshot's summary: https://iceberg.apache.org/spec/#optional-snapshot-summary-fields

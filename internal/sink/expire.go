@@ -15,20 +15,8 @@ import (
 	"github.com/frazil-io/frazil/internal/lake"
 )
 
-// deleteAfter is how long the files of expired snapshots stay: a reader that
-// began before may still need them.
-const deleteAfter = time.Hour
-
 // cacheMax bounds the manifests whose entries are kept for merging.
 const cacheMax = 4 * mergeWidth
-
-// garbage is a file that no live snapshot names, or will name once the
-// snapshots older than a sequence number are gone.
-type garbage struct {
-	file   string
-	before int64 // 0: no snapshot names it any more
-	due    time.Time
-}
 
 // expired returns the snapshots that the next commit removes: ancestors of the
 // head beyond those to keep. One that a ref names stays, and so does whatever is
@@ -66,6 +54,32 @@ func (v *View) expired() []int64 {
 		}
 		return true
 	})
+	return append(gone, v.adrift(horizon)...)
+}
+
+// adrift returns snapshots of this pipeline from before horizon that no ref
+// leads to: somebody rolled the branch back, or a pin held one while those
+// behind it expired. Nothing else would ever remove them.
+func (v *View) adrift(horizon int64) []int64 {
+	reached := map[int64]bool{}
+	for _, ref := range v.meta.Refs() {
+		for s := v.meta.SnapshotByID(ref.SnapshotID); s != nil && !reached[s.SnapshotID]; {
+			reached[s.SnapshotID] = true
+			if s.ParentSnapshotID == nil {
+				break
+			}
+			s = v.meta.SnapshotByID(*s.ParentSnapshotID)
+		}
+	}
+	var gone []int64
+	for _, s := range v.meta.Snapshots() {
+		if reached[s.SnapshotID] || s.TimestampMs >= horizon {
+			continue
+		}
+		if st, err := stampOf(&s); err == nil && st != nil && st.Name == v.t.opts.Pipeline {
+			gone = append(gone, s.SnapshotID)
+		}
+	}
 	return gone
 }
 
@@ -76,20 +90,20 @@ func (v *View) alive(snapshot int64) bool {
 	return s != nil && s.TimestampMs >= v.t.now().Add(-v.t.opts.KeepHourly).UnixMilli()
 }
 
-// committed keeps what the next commits need, and notes what became garbage.
-// What a restart loses of these notes are orphans in the table's metadata
-// folder, which hold nothing back.
+// committed keeps what the next commits need, and notes what may be garbage.
 func (t *Table) committed(before, after table.Metadata, c *change, manifests []iceberg.ManifestFile, made map[string][]iceberg.ManifestEntry, expired []int64) {
-	due := t.now().Add(deleteAfter)
 	clear(t.manifests) // only the head is built upon
 	t.manifests[c.id] = manifests
 	live := map[string]bool{}
+	paths := make([]string, 0, len(manifests))
 	for _, m := range manifests {
 		live[m.FilePath()] = true
+		paths = append(paths, m.FilePath())
 	}
+	t.trash.know(c.id, paths)
 	for _, m := range c.base {
 		if !live[m.FilePath()] {
-			t.garbage = append(t.garbage, garbage{m.FilePath(), c.sequence, due})
+			t.trash.add(m.FilePath())
 			delete(t.entries, m.FilePath())
 		}
 	}
@@ -99,59 +113,14 @@ func (t *Table) committed(before, after table.Metadata, c *change, manifests []i
 	maps.Copy(t.entries, made)
 	for _, id := range expired {
 		if s := before.SnapshotByID(id); s != nil && s.ManifestList != "" {
-			t.garbage = append(t.garbage, garbage{s.ManifestList, 0, due})
+			t.trash.add(s.ManifestList)
 		}
 	}
-	if t.catalog.WritesMetadata() {
-		t.oldMetadata(before, after, due)
-	}
-}
-
-// oldMetadata notes metadata files that the metadata log has dropped. A REST
-// server takes care of its own.
-func (t *Table) oldMetadata(before, after table.Metadata, due time.Time) {
-	if after.Properties()["write.metadata.delete-after-commit.enabled"] != "true" {
-		return
-	}
-	kept := map[string]bool{}
-	for e := range after.PreviousFiles() {
-		kept[e.MetadataFile] = true
-	}
-	for e := range before.PreviousFiles() {
-		if !kept[e.MetadataFile] {
-			t.garbage = append(t.garbage, garbage{e.MetadataFile, 0, due})
+	if t.catalog.WritesMetadata() && deletesMetadata(after) {
+		for e := range before.PreviousFiles() {
+			t.trash.add(e.MetadataFile) // it may be in the log still, which is looked at again
 		}
 	}
-}
-
-// Maintain deletes garbage that is due. What cannot be deleted is left.
-func (t *Table) Maintain(ctx context.Context) {
-	t.mu.Lock()
-	waiting := len(t.garbage) > 0 && !t.garbage[0].due.After(t.now())
-	t.mu.Unlock()
-	if !waiting {
-		return
-	}
-	tbl, err := t.load(ctx)
-	if err != nil {
-		return
-	}
-	oldest := tbl.Metadata().LastSequenceNumber()
-	for _, s := range tbl.Metadata().Snapshots() {
-		oldest = min(oldest, s.SequenceNumber)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
-	t.garbage = slices.DeleteFunc(t.garbage, func(g garbage) bool {
-		if g.due.After(now) || g.before > oldest || ctx.Err() != nil {
-			return false
-		}
-		if err := t.fs.Remove(g.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.log.Debug("a file of an expired snapshot was not deleted", "file", g.file, "error", err)
-		}
-		return true
-	})
 }
 
 // Sweep deletes the data files of an attempt that no live snapshot names.

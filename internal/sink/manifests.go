@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/apache/iceberg-go"
-	"github.com/google/uuid"
 
 	"github.com/frazil-io/frazil/internal/lake"
 )
@@ -44,7 +43,8 @@ func (v *View) buildManifests(c *change) (manifests []iceberg.ManifestFile, made
 }
 
 func (v *View) writeManifest(c *change, spec iceberg.PartitionSpec, entries []iceberg.ManifestEntry) (iceberg.ManifestFile, error) {
-	name := v.metadataFile(uuid.NewString() + "-m0.avro")
+	name := v.metadataFile(v.ownName() + "-m0.avro")
+	c.wrote = append(c.wrote, name)
 	var buf bytes.Buffer
 	m, err := iceberg.WriteManifest(name, &buf, v.meta.Version(), spec, v.meta.CurrentSchema(), c.id, entries)
 	if err != nil {

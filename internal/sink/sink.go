@@ -88,7 +88,7 @@ type Table struct {
 	mu        sync.Mutex
 	manifests map[int64][]iceberg.ManifestFile   // of snapshots that were committed here
 	entries   map[string][]iceberg.ManifestEntry // of small manifests that were written here
-	garbage   []garbage
+	trash     trash
 }
 
 // Open opens the table of a sink, and makes it where that is allowed. rows are
@@ -98,6 +98,7 @@ func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, n
 	t := &Table{
 		opts: o.withDefaults(), catalog: c, rows: rows, now: now, log: log,
 		manifests: map[int64][]iceberg.ManifestFile{}, entries: map[string][]iceberg.ManifestEntry{},
+		trash: trash{since: map[string]time.Time{}, lists: map[int64][]string{}},
 	}
 	t.ident = strings.Split(o.Table, ".")
 	if len(t.ident) < 2 {
