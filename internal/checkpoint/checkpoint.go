@@ -36,8 +36,9 @@ const (
 
 // Checkpoint is one pipeline's part of a store.
 type Checkpoint struct {
-	store objstore.Store
-	name  string
+	store  objstore.Store
+	name   string
+	copies copies
 }
 
 // New returns the checkpoint of the pipeline with this name, below <name>/.
@@ -208,12 +209,15 @@ func (c *Checkpoint) Recorded(ctx context.Context, i batch.Incarnation, n int) (
 }
 
 // Purge removes log entries and commit records of batches before keep, but
-// never the newest entry.
+// never the newest entry, and copies of dimension tables that no entry names any
+// more.
 func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.ID) error {
 	keys, err := c.store.List(ctx, c.log(i), "")
 	if err != nil {
 		return err
 	}
+	var old []string
+	var plans []*batch.Plan
 	for n := range len(keys) - 1 {
 		p, err := c.plan(ctx, keys[n])
 		if errors.Is(err, objstore.ErrNotFound) {
@@ -225,7 +229,13 @@ func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.
 		if p.Batch >= keep {
 			break
 		}
-		if err := c.store.Delete(ctx, keys[n]); err != nil {
+		old, plans = append(old, keys[n]), append(plans, p)
+	}
+	if err := c.dropCopies(ctx, old, plans); err != nil {
+		return err
+	}
+	for _, key := range old {
+		if err := c.store.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -314,25 +324,4 @@ func (c *Checkpoint) put(ctx context.Context, kind, key string, v any) error {
 		return err
 	}
 	return c.store.Put(ctx, key, data)
-}
-
-func (c *Checkpoint) dimension(version string) string { return c.name + "/dims/" + version }
-
-// KeepDimension keeps the contents of a dimension table under their SHA-256.
-func (c *Checkpoint) KeepDimension(ctx context.Context, version string, data []byte) error {
-	err := c.store.Create(ctx, c.dimension(version), data)
-	if errors.Is(err, objstore.ErrExists) {
-		return nil
-	}
-	return err
-}
-
-// Dimension returns the contents of a dimension table. batch.ErrInvalid: they are
-// not kept.
-func (c *Checkpoint) Dimension(ctx context.Context, version string) ([]byte, error) {
-	data, err := c.store.Get(ctx, c.dimension(version))
-	if errors.Is(err, objstore.ErrNotFound) {
-		return nil, fmt.Errorf("%w: version %s of a dimension table is not in the checkpoint any more", batch.ErrInvalid, version)
-	}
-	return data, err
 }

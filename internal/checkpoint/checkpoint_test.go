@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -157,4 +158,64 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestCopiesOfDimensions: a copy stays while any plan of any incarnation names
+// it, and while a plan may be about to.
+func TestCopiesOfDimensions(t *testing.T) {
+	c, store := opened(t)
+	ctx := t.Context()
+	version := func(n int) string { return fmt.Sprintf("%064x", n) }
+	keep := func(c *Checkpoint, n int) {
+		t.Helper()
+		if err := c.KeepDimension(ctx, version(n), []byte{byte(n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func() (all string) {
+		for n := range 10 {
+			if data, err := c.Dimension(ctx, version(n)); err == nil && len(data) == 1 && data[0] == byte(n) {
+				all += fmt.Sprint(n)
+			} else if !errors.Is(err, batch.ErrInvalid) {
+				t.Fatal(err)
+			}
+		}
+		return all
+	}
+	logged := func(inc batch.Incarnation, entry int64, versions ...int) {
+		t.Helper()
+		p := plan(entry, batch.ID(entry), "a")
+		p.Incarnation, p.Versions = inc, map[string]string{"iceberg": "1234"}
+		for i, v := range versions {
+			p.Versions[fmt.Sprint("t", i)] = version(v)
+		}
+		if err := c.put(ctx, kindPlan, c.log(inc)+number(entry), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 7 {
+		keep(c, n)
+	}
+	other := inc
+	other.Number, other.ID = 7, "other"
+	logged(other, 0, 1)
+	for entry, versions := range [][]int{{0, 1}, {2}, {0, 3}, {3}, {4}} {
+		logged(inc, int64(entry), versions...)
+	}
+	purge := func(keep batch.ID, want string) {
+		t.Helper()
+		if err := c.Purge(ctx, inc, keep); err != nil {
+			t.Fatal(err)
+		}
+		if got := there(); got != want {
+			t.Errorf("purged to %d: copies %s, want %s", keep, got, want)
+		}
+	}
+	c = New(store, c.name) // another process: nothing is fresh
+	keep(c, 2)             // a plan may be about to name it
+	purge(2, "0123456")
+	logged(inc, 5, 2)
+	purge(3, "123456") // 5 and 6: kept and never named; 1: named by another incarnation
+	purge(4, "12456")
+	purge(99, "1256")
 }

@@ -80,6 +80,7 @@ func TestSinkHash(t *testing.T) {
 		{"table: w.a", "table: w.z", false},
 		{"type: sql", "type: rest", false},
 		{"sinks:", "views: {v: SELECT 1}\nsinks:", false},
+		{"sinks:", "tables: {d: {csv: {path: d.csv}}}\nsinks:", false},
 		{"sinks:", "macros: {unused(a): a + 1}\nsinks:", true},
 		{"sinks:", "macros:\n  id(a): a + 1\nsinks:", false}, // a word of the SQL
 		{"sinks:", "macros:\n  inner(a): a\n  other(a): inner(a)\nsinks:", true},
@@ -140,5 +141,24 @@ func TestMacrosInTheHash(t *testing.T) {
 	}
 	if before.SinkHash("a") != spec("1", "2").SinkHash("a") || before.SinkHash("b") != spec("2", "2").SinkHash("b") {
 		t.Error("a macro that is not used counts")
+	}
+}
+
+// TestTables: defaults of dimension tables, and what their hash depends on.
+func TestTables(t *testing.T) {
+	with := func(tables string) *Spec {
+		return parseGood(t, strings.Replace(good, "sinks:", "tables:\n"+tables+"\nsinks:", 1))
+	}
+	s := with("  d: {csv: {path: d.csv, delimiter: tab, null_string: NA}}\n  p: {postgres: {uri: \"postgres://u:${TOKEN}@h/db\", table: t}}\n  q: {parquet: d.parquet, refresh: 5s}")
+	d, p, q := s.Tables.By["d"], s.Tables.By["p"], s.Tables.By["q"]
+	if !*d.CSV.Header || d.CSV.Delimiter != "\t" || d.CSV.Null != "NA" || *d.Refresh != 0 || time.Duration(*p.Refresh) != time.Minute || time.Duration(*q.Refresh) != 5*time.Second {
+		t.Errorf("%+v %+v %+v", d.CSV, p.Postgres, q)
+	}
+	before := with("  p: {postgres: {uri: a, table: t}}").SinkHash("a")
+	if before != with("  p: {postgres: {uri: b, table: t}, refresh: 7s}").SinkHash("a") {
+		t.Error("the server, the password or how often it is read is in the hash")
+	}
+	if before == with("  p: {postgres: {uri: a, table: u}}").SinkHash("a") {
+		t.Error("the table is not in the hash")
 	}
 }

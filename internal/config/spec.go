@@ -102,10 +102,26 @@ type FormatOption struct {
 // Dimension is a table to join with, pinned to one version for each batch.
 type Dimension struct {
 	Iceberg  *IcebergRef `yaml:"iceberg"`
-	Parquet  string      `yaml:"parquet"`
-	CSV      any         `yaml:"csv" later:"CSV tables come with a later version; convert the file to Parquet"`
-	Postgres any         `yaml:"postgres" later:"PostgreSQL tables come with a later version; copy the table to Iceberg or Parquet"`
-	Refresh  Duration    `yaml:"refresh"`
+	Parquet  string      `yaml:"parquet"` // a file, or s3://bucket/key
+	CSV      *CSV        `yaml:"csv"`
+	Postgres *Postgres   `yaml:"postgres"`
+	Refresh  *Duration   `yaml:"refresh"`
+}
+
+// CSV is a file of comma-separated values.
+type CSV struct {
+	Path      string `yaml:"path"` // or s3://bucket/key
+	Header    *bool  `yaml:"header"`
+	Delimiter string `yaml:"delimiter"`
+	Null      string `yaml:"null_string"`
+	Columns   string `yaml:"columns"`
+}
+
+// Postgres is a table, or a query, of PostgreSQL.
+type Postgres struct {
+	URI   string `yaml:"uri" secret:"true"`
+	Table string `yaml:"table"`
+	Query string `yaml:"query"`
 }
 
 // IcebergRef names a table in a catalog.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 func defaults() *Spec {
@@ -55,7 +56,9 @@ func (p *parse) validate(s *Spec) {
 		s.Sources.By[name] = src
 	}
 	for _, name := range s.Tables.Names {
-		p.dimension("tables."+name, s, s.Tables.By[name])
+		d := s.Tables.By[name]
+		p.dimension("tables."+name, s, &d)
+		s.Tables.By[name] = d
 	}
 	p.sinks(s)
 }
@@ -205,15 +208,63 @@ func (p *parse) kafka(path, pipeline string, k *Kafka) {
 	}
 }
 
-func (p *parse) dimension(path string, s *Spec, d Dimension) {
+// postgresRefresh is how often a table of PostgreSQL is read where the spec does
+// not say: each reading takes all of it.
+const postgresRefresh = Duration(time.Minute)
+
+func (p *parse) dimension(path string, s *Spec, d *Dimension) {
+	from := 0
+	for _, there := range []bool{d.Iceberg != nil, d.Parquet != "", d.CSV != nil, d.Postgres != nil} {
+		if there {
+			from++
+		}
+	}
+	if from != 1 {
+		p.fail(path, "say where the table comes from: one of iceberg, parquet, csv and postgres")
+		return
+	}
+	every := Duration(0)
 	switch {
-	case d.Iceberg != nil && d.Parquet != "", d.Iceberg == nil && d.Parquet == "":
-		p.fail(path, "say where the table comes from: either iceberg or parquet")
 	case d.Iceberg != nil:
 		p.catalogRef(path+".iceberg", s, d.Iceberg.Catalog)
 		if strings.Count(d.Iceberg.Table, ".") == 0 {
 			p.fail(path+".iceberg.table", "%q has no namespace; write namespace.table", d.Iceberg.Table)
 		}
+	case d.CSV != nil:
+		p.csv(path+".csv", d.CSV)
+	case d.Postgres != nil:
+		every = postgresRefresh
+		if d.Postgres.URI == "" {
+			p.fail(path+".postgres", "uri is missing; write postgres://user:${PASSWORD}@host:5432/database")
+		}
+		if (d.Postgres.Table == "") == (d.Postgres.Query == "") {
+			p.fail(path+".postgres", "write either table or query")
+		}
+	}
+	if d.Refresh == nil {
+		d.Refresh = &every
+	}
+}
+
+func (p *parse) csv(path string, c *CSV) {
+	if c.Path == "" {
+		p.fail(path, "path is missing; write a file, or s3://bucket/key")
+	}
+	if c.Header == nil {
+		header := true
+		c.Header = &header
+	}
+	if !*c.Header && strings.TrimSpace(c.Columns) == "" {
+		p.fail(path, "without a header, columns are needed; write them as SQL types: code VARCHAR, rate DECIMAL(9,4)")
+	}
+	switch c.Delimiter {
+	case "":
+		c.Delimiter = ","
+	case "tab", `\t`:
+		c.Delimiter = "\t"
+	}
+	if utf8.RuneCountInString(c.Delimiter) != 1 || strings.ContainsAny(c.Delimiter, "\"\r\n\ufffd") {
+		p.fail(path+".delimiter", "%q is not one character; write for instance ';', or tab", c.Delimiter)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/exec/dimension"
 	"github.com/frazil-io/frazil/internal/exec/duckdb"
 	"github.com/frazil-io/frazil/internal/exec/stream"
 )
@@ -22,6 +23,7 @@ type Options struct {
 	// instance of its own; 0: one.
 	Workers     int
 	MemoryBytes int64  // of all instances together; 0: DuckDB's default
+	TableBytes  int64  // of all dimension tables together; 0: no limit
 	SpillDir    string // "": instances do not spill
 	Sources     []Source
 	Tables      []Table
@@ -265,9 +267,25 @@ func (e *Executor) load(ctx context.Context, versions map[string]string) error {
 		}
 		rows, err := t.Dimension.Load(ctx, v)
 		if err != nil {
-			return fmt.Errorf("load version %q of table %s: %w", v, t.Name, err)
+			return fmt.Errorf("load version %s of table %s: %w", v, t.Name, err)
 		}
 		e.loaded[t.Name], e.version[t.Name] = rows, v
+	}
+	return e.checkTables()
+}
+
+// checkTables bounds what all dimension tables take together.
+func (e *Executor) checkTables() error {
+	var bytes int64
+	var each []string
+	for _, t := range e.opts.Tables {
+		n := dimension.Size(e.loaded[t.Name])
+		bytes += n
+		each = append(each, fmt.Sprintf("%s %d MB", t.Name, n>>20))
+	}
+	if e.opts.TableBytes > 0 && bytes > e.opts.TableBytes {
+		return fmt.Errorf("%w: the dimension tables take %d MB together (%s), the most is %d MB, an eighth of memory; raise memory, or keep fewer columns or rows",
+			batch.ErrInvalid, bytes>>20, strings.Join(each, ", "), e.opts.TableBytes>>20)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type Pipeline struct {
 	exec *exec.Executor
 
 	mu       sync.Mutex
+	records  *checkpoint.Checkpoint
 	catalogs map[string]*lake.Catalog
 	source   *source.Source
 	tables   map[string]*sink.Table
@@ -69,17 +70,19 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	return p, nil
 }
 
-// Shares of `memory`: DuckDB's part, and that of fetched bytes and decoded rows.
-// The rest is for Parquet pages and the garbage collector.
+// Shares of `memory`: DuckDB's part, that of fetched bytes and decoded rows, and
+// that of dimension tables, of which two versions may be there while one follows
+// the other. The rest is for Parquet pages and the garbage collector.
 const (
 	shareOfDuckDB = 3
 	shareOfSource = 4
+	shareOfTables = 8
 )
 
 func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	s := p.spec
 	o := exec.Options{
-		MemoryBytes: int64(s.Memory) / shareOfDuckDB, SpillDir: filepath.Join(os.TempDir(), "frazil-spill-"+s.Name),
+		MemoryBytes: int64(s.Memory) / shareOfDuckDB, TableBytes: int64(s.Memory) / shareOfTables, SpillDir: filepath.Join(os.TempDir(), "frazil-spill-"+s.Name),
 		OnReject: func(sink string, r batch.Reject) {
 			p.log.Warn("record skipped by SQL", "sink", sink, "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
 		},
@@ -106,7 +109,7 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
 	}
 	for _, name := range s.Tables.Names {
-		d, err := p.dimension(ctx, s.Tables.By[name])
+		d, err := p.dimension(ctx, name, s.Tables.By[name])
 		if err != nil {
 			return o, fmt.Errorf("table %s: %w", name, err)
 		}
@@ -239,13 +242,19 @@ func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) 
 	return t, nil
 }
 
-// Checkpoint opens the pipeline's own records.
+// Checkpoint opens the pipeline's own records, once.
 func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.records != nil {
+		return p.records, nil
+	}
 	store, err := objstore.Open(ctx, p.spec.Checkpoint, p.storeProperties())
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	return checkpoint.New(store, p.spec.Name), nil
+	p.records = checkpoint.New(store, p.spec.Name)
+	return p.records, nil
 }
 
 // storeProperties are those of the first catalog that has keys for S3: the
