@@ -13,7 +13,7 @@ export GOFLAGS += -tags=$(TAGS)
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test integration bench soak lint fmt fmt-check sim faults compiler
+.PHONY: help demo build image test integration bench soak lint fmt fmt-check sim faults compiler
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ compiler:
 
 build: compiler ## build bin/frazil
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/frazil ./cmd/frazil
+
+image: ## build the container image frazil:VERSION; BUILD_IMAGE and RUNTIME_IMAGE choose its bases
+	docker build -f deploy/Dockerfile $(foreach a,BUILD_IMAGE RUNTIME_IMAGE,$(if $($a),--build-arg $a=$($a))) --build-arg VERSION=$(VERSION) $(DOCKER_BUILD_FLAGS) -t frazil:$(VERSION) -t frazil:latest .
 
 demo: build ## run the etl example with everything embedded, and show its table
 	$(BIN)/frazil demo etl
