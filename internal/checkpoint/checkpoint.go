@@ -209,11 +209,14 @@ func (c *Checkpoint) Recorded(ctx context.Context, i batch.Incarnation, n int) (
 }
 
 // Purge removes log entries and commit records of batches before keep, but
-// never the newest entry, and copies of dimension tables that no entry names any
-// more.
+// never the newest entry, copies of dimension tables that no entry names any
+// more, and what writers before its own noted at their end.
 func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.ID) error {
 	keys, err := c.store.List(ctx, c.log(i), "")
 	if err != nil {
+		return err
+	}
+	if err := c.purgeReleased(ctx, keys); err != nil {
 		return err
 	}
 	var old []string
@@ -247,6 +250,28 @@ func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.
 		// Numbers have a fixed width: keys compare as numbers do.
 		if key >= c.commits(i)+number(int64(keep)) {
 			break
+		}
+		if err := c.store.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// purgeReleased removes the notes that nobody asks for any more: all but that of
+// the newest plan's writer.
+func (c *Checkpoint) purgeReleased(ctx context.Context, log []string) error {
+	released, err := c.store.List(ctx, c.released(), "")
+	if err != nil || len(released) == 0 || len(log) == 0 {
+		return err
+	}
+	newest, err := c.plan(ctx, log[len(log)-1])
+	if err != nil {
+		return err
+	}
+	for _, key := range released {
+		if key == c.released()+newest.Writer.ID {
+			continue
 		}
 		if err := c.store.Delete(ctx, key); err != nil {
 			return err

@@ -110,7 +110,7 @@ type Driver struct {
 
 	contacted map[string]bool // servers that answered at least once
 	orphans   atomic.Bool     // attempts may be registered that nobody will commit
-	behind    func()          // waits for the records of the batch before
+	behind    []*task         // writes the records of batches that are done
 
 	lastOutcome []batch.Outcome
 
@@ -137,7 +137,7 @@ func New(rooms Rooms, opts Options, log *slog.Logger, watch Observer) *Driver {
 	if watch == nil {
 		watch = nobody{}
 	}
-	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}, behind: func() {}}
+	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}}
 	for _, s := range rooms.Sinks {
 		d.sinks = append(d.sinks, &sink{Sink: s})
 	}
@@ -163,8 +163,10 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 		}
 	})()
 	err := d.run(ctx, stop)
-	d.behind()
-	if d.last != nil && d.last.Writer.ID == d.opts.Writer.ID && !errors.Is(err, batch.ErrFenced) {
+	for _, t := range d.behind {
+		t.wait()
+	}
+	if d.owns() && !errors.Is(err, batch.ErrFenced) {
 		d.release(ctx)
 	}
 	if errors.Is(err, errDone) || err != nil && stop.Err() != nil && errors.Is(err, context.Canceled) {
@@ -173,7 +175,29 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 	return err
 }
 
+// run takes over from another driver as often as needed with Options.Takeover:
+// one that is busy may be quicker to log the next batch. Once this driver has
+// logged a plan, whoever fences it has taken over in turn.
 func (d *Driver) run(ctx, stop context.Context) error {
+	pause := newBackoff()
+	for {
+		err := d.drive(ctx, stop)
+		if !d.opts.Takeover || !errors.Is(err, batch.ErrFenced) || d.owns() || stop.Err() != nil {
+			return err
+		}
+		d.log.Info("the other driver was quicker; taking over again", "error", err)
+		if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+			return err
+		}
+		d.last, d.lastOutcome = nil, nil
+	}
+}
+
+// owns says whether the newest plan that this driver knows is its own.
+func (d *Driver) owns() bool { return d.last != nil && d.last.Writer.ID == d.opts.Writer.ID }
+
+// drive opens the pipeline and carries it from batch to batch.
+func (d *Driver) drive(ctx, stop context.Context) error {
 	plan, err := d.open(ctx, stop)
 	if err != nil {
 		return err

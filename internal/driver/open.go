@@ -146,11 +146,10 @@ func (d *Driver) anchorAll(ctx context.Context) error {
 			return fmt.Errorf("anchor incarnation %d in the table of sink %s: %w", d.inc.Number, s.Name, err)
 		}
 	}
+	// A rewind that died before its record may have left pins of this number, too.
 	for _, s := range d.sinks {
-		if _, ok := d.inc.Targets[s.Name]; ok {
-			if err := d.retry(ctx, "the catalog", func() error { return s.Table.Unpin(ctx, d.pinTag()) }); err != nil {
-				return err
-			}
+		if err := d.retry(ctx, "the catalog", func() error { return s.Table.Unpin(ctx, d.pinTag()) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -307,6 +306,10 @@ func (d *Driver) adoptTags(ctx context.Context) error {
 		st := view.Stamp()
 		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
 			return fmt.Errorf("%w: the table of sink %s carries incarnation %d-%s", batch.ErrFenced, s.Name, st.Incarnation, st.IncarnationID)
+		}
+		if st != nil && !st.Of(d.inc, d.opts.Stream) {
+			return fmt.Errorf("%w: the table of sink %s was anchored in incarnation %d-%s, but its tag carries %s now: another pipeline of this name writes there. "+
+				"Stop one of them and run `frazil checkpoint recover` for the other", batch.ErrDataLost, s.Name, d.inc.Number, d.inc.ID, st)
 		}
 		s.take(st)
 		s.lags = true

@@ -14,14 +14,13 @@ const purgeShare = 20
 // plan carries it anyway. An attempt all of whose files are in tables is
 // forgotten; of any other the files are swept later.
 func (d *Driver) record(ctx context.Context, p *batch.Plan, ready *prepared, all []*outcome) {
-	d.behind()
 	whole := d.landedWhole(ready, all)
 	if !whole {
 		d.orphans.Store(true)
 	}
 	c := batch.Commit{Batch: p.Batch, Revision: p.Revision, Plan: p.Hash(), Time: p.Time, Outcome: outcomes(all)}
 	inc, attempt := d.inc, ready.attempt
-	d.behind = d.rooms.Tasks.Go(func() {
+	d.background(func() {
 		if err := d.rooms.Checkpoint.Record(ctx, inc, c); err != nil {
 			d.log.Debug("the commit record was not written; the next plan carries it", "batch", c.Batch, "error", err)
 		}
@@ -37,6 +36,17 @@ func (d *Driver) record(ctx context.Context, p *batch.Plan, ready *prepared, all
 		}
 	})
 	d.rooms.Source.Publish(p.End())
+}
+
+// background starts work that nothing waits for before the driver's end.
+func (d *Driver) background(f func()) {
+	d.behind = slices.DeleteFunc(d.behind, func(t *task) bool { return t.done.Load() })
+	t := &task{}
+	t.wait = d.rooms.Tasks.Go(func() {
+		defer t.done.Store(true)
+		f()
+	})
+	d.behind = append(d.behind, t)
 }
 
 // landedWhole says whether nothing of the attempt is left to sweep.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -11,6 +12,12 @@ import (
 type Tasks interface {
 	// Go runs f and returns a function that waits for its end.
 	Go(f func()) (wait func())
+}
+
+// task is work that was started.
+type task struct {
+	done atomic.Bool
+	wait func()
 }
 
 // Goroutines is Tasks as every program wants them.
