@@ -143,6 +143,15 @@ func TestAttemptsAndRelease(t *testing.T) {
 	if free, err := c.Released(ctx, w); !free || err != nil {
 		t.Errorf("%v %v", free, err)
 	}
+	// A purge keeps the note of the newest plan's writer only.
+	if err := errors.Join(c.Append(ctx, plan(0, 0, "w")), c.Release(ctx, batch.Writer{ID: "v"}), c.Purge(ctx, inc, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]bool{"w": true, "v": false} {
+		if free, err := c.Released(ctx, batch.Writer{ID: id}); free != want || err != nil {
+			t.Errorf("writer %s: released %v, %v", id, free, err)
+		}
+	}
 }
 
 func FuzzDecode(f *testing.F) {

@@ -101,7 +101,7 @@ func (s *sink) advance(p *batch.Plan, o *outcome) {
 	sp := p.Sink(s.Name)
 	s.lags = false
 	if o.landed != nil {
-		s.before, s.from, s.carried, s.committed = batch.RefTo(o.landed), o.landed.End.Clone(), batch.Counts{}, true
+		s.before, s.from, s.carried = batch.RefTo(o.landed), o.landed.End.Clone(), batch.Counts{}
 		return
 	}
 	s.before, s.from, s.carried = sp.Before, sp.From, sp.Carried.Plus(o.counts)

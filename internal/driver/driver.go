@@ -128,8 +128,8 @@ type sink struct {
 	from    batch.Offsets // nil: the table has no stamp
 	carried batch.Counts
 	lags    bool
-	// committed says that this process has seen its own commit in the table.
-	committed bool
+	// found is the hash of the stamp that this process saw first in the table.
+	found *string
 }
 
 // New returns a driver that has not touched anything yet. watch may be nil.

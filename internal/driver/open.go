@@ -117,6 +117,10 @@ func (d *Driver) load(ctx context.Context, s *sink) (view View, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the table of sink %s: %w", s.Name, err)
 	}
+	if s.found == nil {
+		found := view.Stamp().Hash()
+		s.found = &found
+	}
 	return view, nil
 }
 
@@ -338,10 +342,10 @@ func (d *Driver) position() batch.Offsets {
 }
 
 // adopts says whether the operator vouched for this table as it is: for a head
-// by its number, and what was built on it, until the first commit of our own. A
-// rollback that comes later is another matter.
+// by its number, and what was built on it, while the tag is where this process
+// found it. A rollback that comes later is another matter.
 func (d *Driver) adopts(s *sink, view View) bool {
-	return !s.committed && slices.ContainsFunc(view.History(), func(h Stamped) bool {
+	return view.Stamp().Hash() == *s.found && slices.ContainsFunc(view.History(), func(h Stamped) bool {
 		return slices.Contains(d.opts.Adopt, fmt.Sprintf("%s@%d", s.Name, h.Snapshot))
 	})
 }

@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/checkpoint"
 	"github.com/frazil-io/frazil/internal/driver"
 )
 
@@ -314,6 +316,201 @@ func TestScenario(t *testing.T) {
 		s.rows(0, 1)
 		s.stale = old
 		s.idle(0)
+		s.idle(0)
+		s.settles()
+	})
+}
+
+// TestTakeOver: who owns a pipeline while two drivers run.
+func TestTakeOver(t *testing.T) {
+	standby := simConfig{tables: 1, drivers: 2, standby: true}
+	frozen := func(*scenario) {}
+	killed := func(s *scenario) { s.procs[0].kill() }
+	released := func(s *scenario) {
+		s.procs[0].kill()
+		s.operator(0, "release", func(ctx context.Context, _ *driver.Driver) error {
+			p := s.procs[len(s.procs)-1]
+			return checkpoint.New(simStore{p}, "sim").Release(ctx, batch.Writer{ID: "w0.1"})
+		})
+		s.through(2, "put sim/released/")
+	}
+	for name, c := range map[string]struct {
+		host        string
+		leave       func(*scenario)
+		least, most time.Duration
+	}{
+		"another host, frozen":   {"other", frozen, 5 * time.Second, 7 * time.Second},
+		"another host, killed":   {"other", killed, 5 * time.Second, 7 * time.Second},
+		"another host, released": {"other", released, 0, 0},
+		"this host, killed":      {"", killed, 0, 0},
+		"this host, frozen":      {"", frozen, 5 * time.Second, 7 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(t, standby)
+			s.procs[1].host = c.host
+			s.idle(0)
+			s.rows(0, 1)
+			s.until(0, "commit t0 batch 1")
+			c.leave(s)
+			begun := s.now
+			s.until(1, "put sim/attempts/")
+			if waited := s.now.Sub(begun); waited < c.least || waited > c.most || s.procs[1].stands {
+				t.Errorf("it waited for %s, want %s to %s; says that it stands by: %v", waited, c.least, c.most, s.procs[1].stands)
+			}
+			s.settles()
+		})
+	}
+
+	// While the owner goes on, nobody takes over, however long it lasts.
+	t.Run("busy owner", func(t *testing.T) {
+		s := newScenario(t, standby)
+		s.procs[1].host = "other"
+		s.idle(0)
+		for range 10 {
+			s.rows(0, 1)
+			s.idle(0)
+			s.through(1, "sleep ")
+			s.through(1, "sleep ")
+			if !s.procs[1].stands {
+				s.die("it does not stand by")
+			}
+		}
+		s.settles()
+	})
+
+	// The owner is quicker to log the next batch: --takeover goes on until it
+	// owns one, and the owner is fenced.
+	t.Run("told to", func(t *testing.T) {
+		s := newScenario(t, simConfig{tables: 1, drivers: 2})
+		s.idle(0)
+		s.rows(0, 1)
+		s.until(0, "commit t0 batch 1")
+		s.until(1, "commit t0 batch 1")
+		s.rows(0, 1)
+		s.until(0, "create sim/offsets/")
+		s.until(1, "create sim/offsets/")
+		s.through(0, "create sim/offsets/") // batch 2
+		s.until(1, "put sim/attempts/")     // which it carries on
+		s.rows(0, 1)
+		s.through(1, "create sim/offsets/") // batch 3
+		if s.reaches(0, "put sim/attempts/") || !errors.Is(s.procs[0].err, batch.ErrFenced) {
+			s.die("the owner before ends with %v", s.procs[0].err)
+		}
+		s.settles()
+	})
+}
+
+// TestOpening: what a driver makes of what it finds.
+func TestOpening(t *testing.T) {
+	two := simConfig{tables: 2, drivers: 1}
+
+	// A sink is added to the spec.
+	t.Run("new sink", func(t *testing.T) {
+		s := newScenario(t, simConfig{tables: 1, drivers: 1})
+		s.batches(2)
+		s.tables = append(s.tables, newSimTable(1))
+		s.rows(1, 1)
+		s.idle(0)
+		s.settles()
+	})
+
+	// A sink is taken out of the spec and comes back.
+	t.Run("sink comes back", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.batches(2)
+		all := s.tables
+		s.tables = all[:1]
+		s.batches(2)
+		s.tables = all
+		s.rows(1, 1)
+		s.idle(0)
+		s.settles()
+	})
+
+	// Both sinks get another spec while one table has the open batch: it keeps
+	// what it was made with, and only the other one takes the revision.
+	t.Run("revision", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.rows(0, 1)
+		s.through(0, "commit t0 batch 1")
+		s.procs[0].kill()
+		s.spec = [simSinks]int{2, 2}
+		s.idle(0)
+		var plan, revision *batch.Plan
+		for _, p := range s.plans {
+			switch {
+			case p.Batch != 1:
+			case p.Revision == 0:
+				plan = p
+			default:
+				revision = p
+			}
+		}
+		if revision == nil || revision.Sink("s0").Hash != specHash(1) || revision.Sink("s1").Hash != specHash(2) || !slices.Equal(plan.Ranges, revision.Ranges) {
+			s.die("the revision is %+v", revision)
+		}
+		s.settles()
+	})
+
+	// The tables are of two pipelines with one name. Nobody chooses but the
+	// operator.
+	t.Run("contradiction", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		first := s.tables[1]
+		s.loseCheckpoint()
+		s.tables[0], s.tables[1] = newSimTable(simRemade), newSimTable(simRemade)
+		s.idle(0)
+		s.procs[0].kill()
+		s.loseCheckpoint()
+		s.tables[1] = first
+		if s.reaches(0, "create ") {
+			s.die("it goes on")
+		}
+		err := s.procs[0].err
+		if !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "sink s0: ") || !strings.Contains(err.Error(), "sink s1: ") || !strings.Contains(err.Error(), "frazil checkpoint recover") {
+			s.die("it says: %v", err)
+		}
+	})
+
+	// A rewind dies before its record is made. What it pinned does not stay.
+	t.Run("pins", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.batches(3)
+		rewind := s.rewinds(0)
+		s.until(rewind, "create sim/pipeline/")
+		s.procs[rewind].kill()
+		s.idle(0)
+		s.procs[0].kill()
+		s.loseCheckpoint()
+		s.idle(0) // the next incarnation has the number that the rewind had
+		for i, table := range s.tables {
+			if len(table.pins) > 0 {
+				s.die("table %d is still pinned: %v", i, table.pins)
+			}
+		}
+		s.settles()
+	})
+
+	// Snapshots of others between head and tag have expired: only an operator
+	// can tell whether the table was rolled back, for the head that he saw.
+	t.Run("adopt", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		s.foreignAppend(0)
+		s.foreignAppend(0)
+		s.expire(0)
+		for _, adopt := range []int64{0, s.tables[0].head - 1} {
+			s.adopt[0] = adopt
+			s.rows(0, 1)
+			if s.reaches(0, "commit t0 batch 1") || !errors.Is(s.procs[0].err, batch.ErrDataLost) || !strings.Contains(s.procs[0].err.Error(), "--adopt s0@3") {
+				s.die("adopting %d it ends with %v", adopt, s.procs[0].err)
+			}
+		}
+		s.adopt[0] = s.tables[0].head
 		s.idle(0)
 		s.settles()
 	})

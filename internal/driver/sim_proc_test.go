@@ -19,10 +19,13 @@ import (
 // leave the process yield first, so that anything can happen in between; a kill
 // unwinds it at such a call.
 type proc struct {
-	id       int
-	w        *world
-	pipe     int                                               // which of the pipelines
-	command  func(ctx context.Context, d *driver.Driver) error // nil: run
+	id     int
+	w      *world
+	pipe   int // which of the pipelines
+	host   string
+	stands bool // by
+	// command is what an operator asked for; nil: run.
+	command  func(ctx context.Context, d *driver.Driver) error
 	main     *coroutine
 	tasks    []*coroutine // beside main, unfinished
 	current  *coroutine
@@ -120,7 +123,7 @@ func (p *proc) Batch(g driver.Progress) {
 }
 func (p *proc) Listed(_ time.Time, lag int64) { p.calm = lag == 0 }
 func (p *proc) Waiting(string)                {}
-func (p *proc) Standby(string)                {}
+func (p *proc) Standby(reason string)         { p.stands = reason != "" }
 
 // simCheckpoint is the real checkpoint, watched.
 type simCheckpoint struct {
@@ -162,16 +165,18 @@ func (p *proc) newer(st *batch.Stamp) bool { return p.inc.Newer(st.Incarnation, 
 
 func (p *proc) start() {
 	w := p.w
-	*p = proc{id: p.id, w: w, pipe: p.pipe, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
+	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms := driver.Rooms{
 		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, simPipelines[p.pipe]), p},
 		Clock: p, Tasks: p, NewID: func() string { p.ids++; return fmt.Sprintf("p%d.%d.%d", p.id, p.runs, p.ids) },
-		Alive: func(wr batch.Writer) bool { return w.procs[wr.PID].alive && wr.ID == fmt.Sprint(w.procs[wr.PID].runs) },
+		Alive: func(wr batch.Writer) bool {
+			return w.procs[wr.PID].alive && wr.ID == fmt.Sprintf("w%d.%d", wr.PID, w.procs[wr.PID].runs)
+		},
 	}
 	opts := driver.Options{
-		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: "host", PID: p.id},
+		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
 		Limits: planner.Limits{RecordsMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
