@@ -37,7 +37,7 @@ integration: build ## real Kafka, S3 and REST catalog, kills, independent reader
 	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 25m -v ./test/integration/...
 
 sim: ## the protocol's simulation, SEEDS runs of each kind (10000)
-	$(GO) test -count=1 -timeout 120m ./internal/driver -run Simulation -v -args -seeds $(SEEDS)
+	$(GO) test -count=1 -timeout 120m ./internal/driver -run Simulation -v -args -seeds $(SEEDS) -pairs
 
 faults: ## break the protocol one rule at a time; the tests must catch each
 	test/faults/run

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +18,7 @@ var (
 	simSeeds = flag.Uint64("seeds", 400, "simulated runs")
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
+	simPairs = flag.Bool("pairs", false, "kill at each pair of calls")
 	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising or exhaustive")
 )
 
@@ -128,11 +128,16 @@ func simulate(c *chooser, cfg simConfig, tracing bool) *world {
 		}
 	}()
 	for p := range int32(simPartitions) {
-		w.produce(p)
-		w.produce(p)
+		for range 2 + cfg.backlog {
+			w.produce(p)
+		}
 	}
-	for range cfg.steps {
-		w.event()
+	for i := range cfg.steps {
+		if slices.Contains(cfg.kills, i) {
+			w.procs[w.cur].kill()
+		} else {
+			w.event()
+		}
 		w.steps++
 		if w.checkFiles(); w.bad != nil {
 			return w
@@ -246,31 +251,20 @@ func TestSimulation(t *testing.T) {
 }
 
 // TestSimulationExhaustive runs every schedule of a small world that differs
-// from the fault-free one in one or two of its first choices: each kill point
-// and each pair of them among others.
+// from the fault-free one in one of its first choices.
 func TestSimulationExhaustive(t *testing.T) {
 	if *simOnly != "" && *simOnly != "exhaustive" {
 		return
 	}
 	t.Parallel()
-	depth := 60
-	if v := os.Getenv("FRAZIL_SIM_DEPTH"); v != "" {
-		if _, err := fmt.Sscan(v, &depth); err != nil {
-			t.Fatalf("FRAZIL_SIM_DEPTH: %v", err)
-		}
-	}
 	runs := 0
 	for _, cfg := range []simConfig{
 		{tables: 1, drivers: 2, steps: 60, delays: 1},
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true},
 	} {
-		// Each single deviation by its event, then pairs of kills.
-		for i := range depth {
+		for i := range 60 {
 			for v := 1; v <= 17; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
-			}
-			for j := i + 1; j < depth; j++ {
-				runs += deviate(t, cfg, map[int]int{i: 5, j: 5})
 			}
 			if t.Failed() {
 				return
@@ -278,6 +272,37 @@ func TestSimulationExhaustive(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs", runs)
+}
+
+// TestSimulationKills kills the driver at each of its calls while it drains a
+// backlog of four batches, each of them running ahead of the last, and at each
+// pair of calls: at each seventh pair, all of them with -pairs.
+func TestSimulationKills(t *testing.T) {
+	if *simOnly != "" && *simOnly != "exhaustive" {
+		return
+	}
+	t.Parallel()
+	cfg := simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}
+	whole := simulate(&chooser{}, cfg, false) // undisturbed
+	if whole.bad != nil {
+		t.Fatalf("without kills: %s: %s", whole.bad.kind, whole.bad.text)
+	}
+	calls := whole.steps - 40 // at the end it is idle
+	cfg.steps = calls
+	runs := 0
+	for i := range calls {
+		for j := i; j < calls && !t.Failed(); j++ {
+			if j > i && !*simPairs && (i*calls+j)%7 != 0 {
+				continue
+			}
+			cfg.kills = []int{i, j}
+			runs++
+			if w := simulate(&chooser{}, cfg, false); w.bad != nil {
+				t.Errorf("killed at %v: %s: %s\n%s", cfg.kills, w.bad.kind, w.bad.text, explain(w, cfg))
+			}
+		}
+	}
+	t.Logf("%d calls, %d runs", calls, runs)
 }
 
 func deviate(t *testing.T, cfg simConfig, at map[int]int) int {
