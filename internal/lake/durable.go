@@ -23,14 +23,19 @@ func durable() {
 	makeDurable.Do(func() {
 		for _, scheme := range []string{"file", ""} {
 			iceio.Unregister(scheme)
-			iceio.Register(scheme, func(context.Context, *url.URL, map[string]string) (iceio.IO, error) { return localFS{}, nil })
+			iceio.Register(scheme, func(context.Context, *url.URL, map[string]string) (iceio.IO, error) {
+				return localFS{sync: (*os.File).Sync}, nil
+			})
 		}
 	})
 }
 
 // localFS is iceberg-go's local file system with durable writes: a file is
 // synced, gets its name when it is whole, and then its folder is synced.
-type localFS struct{ iceio.LocalFS }
+type localFS struct {
+	iceio.LocalFS
+	sync func(*os.File) error // (*os.File).Sync; a test watches it
+}
 
 func localPath(name string) string {
 	if u, err := url.Parse(name); err == nil && u.Scheme == "file" {
@@ -40,7 +45,7 @@ func localPath(name string) string {
 }
 
 // Create opens a file that appears under its name when it is closed.
-func (localFS) Create(name string) (iceio.FileWriter, error) {
+func (l localFS) Create(name string) (iceio.FileWriter, error) {
 	path := localPath(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -49,12 +54,12 @@ func (localFS) Create(name string) (iceio.FileWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &durableFile{File: f, path: path}, nil
+	return &durableFile{File: f, path: path, sync: l.sync}, nil
 }
 
 // WriteFile writes a whole file.
-func (fs localFS) WriteFile(name string, content []byte) error {
-	f, err := fs.Create(name)
+func (l localFS) WriteFile(name string, content []byte) error {
+	f, err := l.Create(name)
 	if err != nil {
 		return err
 	}
@@ -68,6 +73,7 @@ func (fs localFS) WriteFile(name string, content []byte) error {
 type durableFile struct {
 	*os.File
 	path   string
+	sync   func(*os.File) error
 	closed bool
 }
 
@@ -80,13 +86,13 @@ func (f *durableFile) Close() error {
 		return os.ErrClosed
 	}
 	f.closed = true
-	if err := errors.Join(f.Sync(), f.File.Chmod(0o644), f.File.Close()); err != nil {
+	if err := errors.Join(f.sync(f.File), f.File.Chmod(0o644), f.File.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if err := os.Rename(f.Name(), f.path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(f.path))
+	return f.syncFolder(filepath.Dir(f.path))
 }
 
 func (f *durableFile) discard() error {
@@ -94,10 +100,10 @@ func (f *durableFile) discard() error {
 	return errors.Join(f.File.Close(), os.Remove(f.Name()))
 }
 
-func syncFolder(folder string) error {
-	f, err := os.Open(folder)
+func (f *durableFile) syncFolder(name string) error {
+	folder, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(f.sync(folder), folder.Close())
 }

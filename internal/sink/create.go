@@ -160,8 +160,7 @@ func transform(schema *iceberg.Schema, key, term string) (iceberg.Transform, ice
 	if err != nil || !transforms[name] { // iceberg-go takes names that it does not know
 		return bad("%s is not identity, bucket(n, c), truncate(n, c), year, month, day or hour", name)
 	}
-	_, isDate := f.Type.(iceberg.DateType)
-	if !tr.CanTransform(f.Type) || name == "hour" && isDate { // iceberg-go takes hour(date) and writes NULLs
+	if !tr.CanTransform(f.Type) { // a catalog takes hour(date), and iceberg-go would write NULLs
 		return bad("%s cannot be applied to a column of type %s", name, f.Type)
 	}
 	return tr, f, nil

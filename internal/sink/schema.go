@@ -23,10 +23,77 @@ type layout struct {
 	from  []int         // by column of the table: the SQL's column, -1 for none
 }
 
-// check makes sure that the SQL's rows fit the table.
+// check makes sure that the SQL's rows fit the table, and that the table is
+// divided and sorted as the spec says, where it says so.
 func (t *Table) check(tbl *table.Table) error {
-	_, err := t.layout(tbl.Schema())
-	return err
+	if _, err := t.layout(tbl.Schema()); err != nil {
+		return err
+	}
+	var wrong []string
+	if len(t.opts.PartitionBy) > 0 {
+		want, err := partitionSpec(tbl.Schema(), t.opts.PartitionBy)
+		if err != nil {
+			return err
+		}
+		if got, want := partitionTerms(tbl.Schema(), tbl.Spec()), partitionTerms(tbl.Schema(), want); got != want {
+			wrong = append(wrong, fmt.Sprintf("it is partitioned by [%s], and partition_by says [%s]", got, want))
+		}
+	}
+	if len(t.opts.SortBy) > 0 {
+		want, err := sortOrder(tbl.Schema(), t.opts.SortBy)
+		if err != nil {
+			return err
+		}
+		if got, want := sortTerms(tbl.Schema(), tbl.SortOrder()), sortTerms(tbl.Schema(), want); got != want {
+			wrong = append(wrong, fmt.Sprintf("it is sorted by [%s], and sort_by says [%s]", got, want))
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%w: table %s exists and is not as the spec says; change the table with another engine, or the spec, or leave the key out:\n  %s",
+			batch.ErrInvalid, t.opts.Table, strings.Join(wrong, "\n  "))
+	}
+	return nil
+}
+
+// partitionTerms writes a spec as partition_by has it.
+func partitionTerms(schema *iceberg.Schema, spec iceberg.PartitionSpec) string {
+	var terms []string
+	for _, f := range spec.Fields() {
+		if _, void := f.Transform.(iceberg.VoidTransform); !void {
+			terms = append(terms, term(schema, f.Transform, f.SourceIDs[0]))
+		}
+	}
+	return strings.Join(terms, ", ")
+}
+
+// sortTerms writes an order as sort_by has it.
+func sortTerms(schema *iceberg.Schema, order table.SortOrder) string {
+	var terms []string
+	for _, f := range order.Fields() {
+		text := term(schema, f.Transform, f.SourceIDs[0])
+		if f.Direction == table.SortDESC {
+			text += " desc"
+		}
+		terms = append(terms, text)
+	}
+	return strings.Join(terms, ", ")
+}
+
+// term is a transform of a column as the spec has it.
+func term(schema *iceberg.Schema, tr iceberg.Transform, source int) string {
+	column, ok := schema.FindColumnName(source)
+	if !ok {
+		column = fmt.Sprintf("field %d", source)
+	}
+	switch tr := tr.(type) {
+	case iceberg.IdentityTransform:
+		return column
+	case iceberg.BucketTransform:
+		return fmt.Sprintf("bucket(%d, %s)", tr.NumBuckets, column)
+	case iceberg.TruncateTransform:
+		return fmt.Sprintf("truncate(%d, %s)", tr.Width, column)
+	}
+	return fmt.Sprintf("%s(%s)", tr, column)
 }
 
 // layout matches columns by name. The ids come from the table: those of a schema
@@ -39,9 +106,9 @@ func (t *Table) layout(schema *iceberg.Schema) (*layout, error) {
 	l := &layout{table: schema, files: files}
 	var wrong []string
 	taken := map[int]bool{}
-	for _, f := range files.Fields() {
-		i := t.find(f.Name)
-		l.from = append(l.from, i)
+	l.from = t.match(files)
+	for k, f := range files.Fields() {
+		i := l.from[k]
 		taken[i] = true
 		switch {
 		case i < 0 && !f.Nullable:
@@ -61,14 +128,29 @@ func (t *Table) layout(schema *iceberg.Schema) (*layout, error) {
 	return l, nil
 }
 
-// find matches as SQL does: without regard to case.
-func (t *Table) find(name string) int {
-	for i, f := range t.rows.Fields() {
-		if strings.EqualFold(f.Name, name) {
-			return i
+// match finds the SQL's column for each of the table's: by its exact name, or, as
+// SQL does, without regard to case where that column is no other's.
+func (t *Table) match(files *arrow.Schema) []int {
+	from := make([]int, files.NumFields())
+	taken := map[int]bool{}
+	find := func(k int, same func(a, b string) bool) {
+		for i, f := range t.rows.Fields() {
+			if !taken[i] && same(f.Name, files.Field(k).Name) {
+				from[k], taken[i] = i, true
+				return
+			}
 		}
 	}
-	return -1
+	for k := range from {
+		from[k] = -1
+		find(k, func(a, b string) bool { return a == b })
+	}
+	for k := range from {
+		if from[k] < 0 {
+			find(k, strings.EqualFold)
+		}
+	}
+	return from
 }
 
 // fits says whether values of type from can be stored as to without loss.
@@ -137,6 +219,9 @@ func (l *layout) conform(ctx context.Context, rows arrow.RecordBatch) (arrow.Rec
 		if columns[i], err = stored(ctx, c, f.Type); err != nil {
 			return nil, fmt.Errorf("%w: column %q: %w", batch.ErrInvalid, f.Name, err)
 		}
+		if path := missing(columns[i], f, nil); path != "" {
+			return nil, fmt.Errorf("%w: column %q: %q is required in the table, but rows have NULL there; give a value with coalesce, or leave such rows out", batch.ErrInvalid, f.Name, path)
+		}
 	}
 	return array.NewRecordBatch(l.files, columns, rows.NumRows()), nil
 }
@@ -193,4 +278,63 @@ func sameStorage(from, to arrow.DataType) bool {
 		return from.(*arrow.Decimal128Type).Scale == to.Scale
 	}
 	return true
+}
+
+// missing returns the path of a required field inside of a column that has NULL
+// where what holds it is there, "" if there is none. there says which values of
+// the column are looked at, nil for all.
+func missing(c arrow.Array, f arrow.Field, there []bool) string {
+	nested, ok := f.Type.(arrow.NestedType)
+	if !ok || !requires(nested) {
+		return ""
+	}
+	is := func(i int) bool { return (there == nil || there[i]) && c.IsValid(i) }
+	switch c := c.(type) {
+	case *array.Struct:
+		inside := make([]bool, c.Len())
+		for i := range inside {
+			inside[i] = is(i)
+		}
+		for k, inner := range nested.Fields() {
+			if path := missingIn(c.Field(k), inner, inside); path != "" {
+				return f.Name + "." + path
+			}
+		}
+	case array.ListLike: // a map is a list of its entries
+		values := c.ListValues()
+		inside := make([]bool, values.Len())
+		for i := range c.Len() {
+			if start, end := c.ValueOffsets(i); is(i) {
+				for k := start; k < end; k++ {
+					inside[k] = true
+				}
+			}
+		}
+		if path := missingIn(values, nested.Fields()[0], inside); path != "" {
+			return f.Name + "." + path
+		}
+	}
+	return ""
+}
+
+// missingIn is missing for a field whose own NULLs count, too.
+func missingIn(c arrow.Array, f arrow.Field, there []bool) string {
+	if !f.Nullable && c.NullN() > 0 {
+		for i, is := range there {
+			if is && c.IsNull(i) {
+				return f.Name
+			}
+		}
+	}
+	return missing(c, f, there)
+}
+
+// requires says whether any field inside of a type is required.
+func requires(t arrow.NestedType) bool {
+	for _, f := range t.Fields() {
+		if inner, ok := f.Type.(arrow.NestedType); !f.Nullable || ok && requires(inner) {
+			return true
+		}
+	}
+	return false
 }

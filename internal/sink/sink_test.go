@@ -498,6 +498,24 @@ func TestBranchAndFormat3(t *testing.T) {
 	if v.meta.SnapshotByName("audit") == nil || v.Head() == 0 || v.meta.CurrentSnapshot() != nil {
 		t.Fatal("the rows are not on the branch alone")
 	}
+	// A branch of a table that has rows begins with them, and leaves main alone.
+	main := f.load(tbl).Head()
+	onto, err := f.open(func(o *Options) { o.Pipeline, o.Branch = "w", "audit" }, rowSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := f.load(onto)
+	f.last = nil
+	f.commit(onto, "c0", makeRows(9, 12))
+	if v = f.load(onto); v.branch.ParentSnapshotID == nil || *v.branch.ParentSnapshotID != main || v.meta.CurrentSnapshot().SnapshotID != main {
+		t.Fatal("the branch does not begin at main, or main moved")
+	}
+	if v.branch.Summary.Properties[totalRecords] != "12" || len(f.ids(nil)) != 9 {
+		t.Fatalf("%v on the branch, %d rows on main", v.branch.Summary.Properties[totalRecords], len(f.ids(nil)))
+	}
+	if _, err := stale.Commit(context.Background(), f.stamp("late"), nil); !errors.Is(err, batch.ErrUnavailable) {
+		t.Fatalf("a branch was made twice: %v", err)
+	}
 }
 
 func TestReadOnlyWarehouse(t *testing.T) {

@@ -14,16 +14,21 @@ type View struct {
 	t      *Table
 	meta   table.Metadata
 	layout *layout
-	head   *table.Snapshot // nil: the branch has none
+	branch *table.Snapshot // where the branch is; nil: there is none yet
+	head   *table.Snapshot // what the next commit builds upon; nil: nothing
 	tagged *table.Snapshot // nil: there is no tag
 	stamp  *batch.Stamp
 }
 
 func (t *Table) view(meta table.Metadata) (*View, error) {
 	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag)}
-	v.head = meta.SnapshotByName(t.opts.Branch)
-	if v.head == nil && t.opts.Branch == table.MainBranch {
+	v.branch = meta.SnapshotByName(t.opts.Branch)
+	v.head = v.branch
+	if v.head == nil { // a branch that is made begins with what the table has, as in Iceberg's Java library
 		v.head = meta.CurrentSnapshot()
+	}
+	if t.opts.Branch == table.MainBranch {
+		v.branch = v.head
 	}
 	var err error
 	if v.layout, err = t.layout(meta.CurrentSchema()); err != nil {
@@ -51,7 +56,7 @@ func stampOf(s *table.Snapshot) (*batch.Stamp, error) {
 // Stamp is what the tagged snapshot carries, nil without a tag.
 func (v *View) Stamp() *batch.Stamp { return v.stamp }
 
-// Head is the snapshot at the head of the branch, 0 if there is none.
+// Head is the snapshot that the next commit builds upon, 0 if there is none.
 func (v *View) Head() int64 {
 	if v.head == nil {
 		return 0
@@ -122,7 +127,7 @@ func (v *View) Metadata() table.Metadata { return v.meta }
 func (v *View) requirements() []table.Requirement {
 	return []table.Requirement{
 		table.AssertTableUUID(v.meta.TableUUID()),
-		table.AssertRefSnapshotID(v.t.opts.Branch, idOf(v.head)),
+		table.AssertRefSnapshotID(v.t.opts.Branch, idOf(v.branch)),
 		table.AssertRefSnapshotID(v.t.tag, idOf(v.tagged)),
 		table.AssertCurrentSchemaID(v.meta.CurrentSchema().ID),
 		table.AssertDefaultSpecID(v.meta.DefaultPartitionSpec()),
