@@ -5,6 +5,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -22,14 +23,16 @@ type Options struct {
 	// Workers is how many record batches are executed at once, each by an
 	// instance of its own; 0: one.
 	Workers     int
-	MemoryBytes int64  // of all instances together; 0: DuckDB's default
-	TableBytes  int64  // of all dimension tables together; 0: no limit
-	SpillDir    string // "": instances do not spill
-	Sources     []Source
-	Tables      []Table
-	Macros      []stream.Macro // in the order of the spec
-	Views       []stream.View  // in the order of the spec
-	Sinks       []Sink         // in the order of the spec
+	MemoryBytes int64 // of all instances together; 0: DuckDB's default
+	TableBytes  int64 // of all dimension tables together; 0: no limit
+	// SpillDir is the beginning of a path: each executor makes a folder of its own
+	// behind it, and removes it when it is closed. "": instances do not spill.
+	SpillDir string
+	Sources  []Source
+	Tables   []Table
+	Macros   []stream.Macro // in the order of the spec
+	Views    []stream.View  // in the order of the spec
+	Sinks    []Sink         // in the order of the spec
 	// OnReject is told of each row that a sink's SQL failed on and that was
 	// skipped; may be nil.
 	OnReject func(sink string, r batch.Reject)
@@ -70,6 +73,7 @@ type Executor struct {
 	schemas map[string]*arrow.Schema
 	workers []*worker
 	free    chan *worker
+	spill   string // the folder that is removed at the end
 
 	mu      sync.Mutex
 	loaded  map[string]arrow.RecordBatch // dimension tables, by name
@@ -86,6 +90,12 @@ func New(ctx context.Context, o Options) (*Executor, error) {
 	e := &Executor{
 		opts: o, queries: map[string]*stream.Query{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
 		loaded: map[string]arrow.RecordBatch{}, version: map[string]string{},
+	}
+	if o.SpillDir != "" {
+		var err error
+		if e.spill, err = spillDir(o.SpillDir); err != nil {
+			return nil, err
+		}
 	}
 	for range o.Workers {
 		w, err := e.newWorker(ctx)
@@ -214,6 +224,9 @@ func (e *Executor) Close() {
 	}
 	for _, rows := range e.loaded {
 		rows.Release()
+	}
+	if e.spill != "" {
+		_ = os.RemoveAll(e.spill) // if it stays, the next process of this name removes it
 	}
 }
 

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -38,7 +39,26 @@ func checked(sink string, s *arrow.Schema) (*arrow.Schema, error) {
 }
 
 // extensionName is where Arrow notes what a type stands for beyond its storage.
-const extensionName = "ARROW:extension:name"
+const (
+	extensionName = "ARROW:extension:name"
+	extensionMeta = "ARROW:extension:metadata"
+)
+
+// opaque says what to cast types to that DuckDB hands over as bytes.
+var opaque = map[string]string{
+	"hugeint": "cast it to BIGINT or DECIMAL(38,0)", "uhugeint": "cast it to BIGINT or DECIMAL(38,0)", "time_tz": "cast it to TIME, or to VARCHAR to keep the offset",
+}
+
+// opaqueName is DuckDB's name of a type.
+func opaqueName(m arrow.Metadata) string {
+	var of struct {
+		Name string `json:"type_name"`
+	}
+	if i := m.FindKey(extensionMeta); i < 0 || json.Unmarshal([]byte(m.Values()[i]), &of) != nil {
+		return "its type"
+	}
+	return of.Name
+}
 
 // storable returns the type of a field with the names that Iceberg gives to its
 // parts.
@@ -46,7 +66,10 @@ func storable(f arrow.Field) (arrow.DataType, error) {
 	switch t := f.Type.(type) {
 	case *arrow.ListType:
 		elem, err := storable(t.ElemField())
-		return arrow.ListOfField(arrow.Field{Name: "element", Type: elem, Nullable: true}), err
+		if err != nil {
+			return nil, err
+		}
+		return arrow.ListOfField(arrow.Field{Name: "element", Type: elem, Nullable: true}), nil
 	case *arrow.StructType:
 		fields := make([]arrow.Field, 0, t.NumFields())
 		for _, f := range t.Fields() {
@@ -73,11 +96,21 @@ func storable(f arrow.Field) (arrow.DataType, error) {
 		m.SetItemNullable(true)
 		return m, nil
 	}
-	if i := f.Metadata.FindKey(extensionName); i >= 0 && f.Metadata.Values()[i] == "arrow.uuid" {
-		return extensions.NewUUIDType(), nil
+	if i := f.Metadata.FindKey(extensionName); i >= 0 {
+		switch f.Metadata.Values()[i] {
+		case "arrow.uuid":
+			return extensions.NewUUIDType(), nil
+		case "arrow.opaque":
+			name := opaqueName(f.Metadata)
+			hint := opaque[name]
+			if hint == "" {
+				hint = "cast it to VARCHAR"
+			}
+			return nil, fmt.Errorf("%s has no place in an Iceberg table; %s", strings.ToUpper(name), hint)
+		}
 	}
-	if hint, bad := unstorable(f.Type); bad {
-		return nil, fmt.Errorf("its type has no place in an Iceberg table; %s", hint)
+	if name, hint := unstorable(f.Type); name != "" {
+		return nil, fmt.Errorf("%s has no place in an Iceberg table; %s", name, hint)
 	}
 	return f.Type, nil
 }
@@ -110,21 +143,34 @@ func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
 	return array.NewData(t, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
 }
 
-// unstorable says what to write instead of a type that Iceberg does not have.
-func unstorable(t arrow.DataType) (hint string, bad bool) {
+// unstorable says what a type is called that Iceberg does not have, and what to
+// write instead; "" for one that it has.
+func unstorable(t arrow.DataType) (name, hint string) {
+	switch t := t.(type) {
+	case *arrow.TimestampType:
+		if t.Unit == arrow.Microsecond {
+			return "", ""
+		}
+		return map[arrow.TimeUnit]string{arrow.Second: "TIMESTAMP_S", arrow.Millisecond: "TIMESTAMP_MS", arrow.Nanosecond: "TIMESTAMP_NS"}[t.Unit], "cast it to TIMESTAMP"
+	case *arrow.Time64Type:
+		if t.Unit == arrow.Microsecond {
+			return "", ""
+		}
+		return "TIME_NS", "cast it to TIME"
+	}
 	switch t.ID() {
 	case arrow.BOOL, arrow.INT8, arrow.INT16, arrow.INT32, arrow.INT64, arrow.UINT8, arrow.UINT16, arrow.UINT32, arrow.UINT64,
-		arrow.FLOAT32, arrow.FLOAT64, arrow.DECIMAL128, arrow.STRING, arrow.BINARY, arrow.DATE32, arrow.TIME64, arrow.TIMESTAMP:
-		return "", false
+		arrow.FLOAT32, arrow.FLOAT64, arrow.DECIMAL128, arrow.STRING, arrow.BINARY, arrow.DATE32:
+		return "", ""
 	case arrow.INTERVAL_MONTH_DAY_NANO, arrow.DURATION:
-		return "cast it to BIGINT, with date_diff or epoch", true
-	case arrow.FIXED_SIZE_BINARY: // HUGEINT, TIMETZ
-		return "cast it: a HUGEINT to BIGINT or DECIMAL(38,0), anything else to VARCHAR", true
+		return "INTERVAL", "make it a BIGINT, with date_diff or epoch_us"
 	case arrow.DICTIONARY:
-		return "cast the ENUM to VARCHAR", true
+		return "ENUM", "cast it to VARCHAR"
 	case arrow.FIXED_SIZE_LIST:
-		return "cast the array to a list, such as x::DOUBLE[]", true
+		return "ARRAY", "cast it to a list, such as x::DOUBLE[]"
+	case arrow.SPARSE_UNION, arrow.DENSE_UNION:
+		return "UNION", "take out its members, as in u.a, or cast it to VARCHAR"
 	default:
-		return "cast it to VARCHAR", true
+		return t.String(), "cast it to VARCHAR"
 	}
 }

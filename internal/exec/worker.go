@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +31,11 @@ type worker struct {
 }
 
 func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
-	i, err := duckdb.Open(ctx, duckdb.Options{MemoryBytes: e.opts.MemoryBytes / int64(e.opts.Workers), SpillDir: e.opts.SpillDir})
+	o := duckdb.Options{MemoryBytes: e.opts.MemoryBytes / int64(e.opts.Workers)}
+	if e.spill != "" {
+		o.SpillDir = filepath.Join(e.spill, strconv.Itoa(len(e.workers)))
+	}
+	i, err := duckdb.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +165,7 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 			return fmt.Errorf("the sql of sink %s: %w", sink, err)
 		}
 		var err error
-		if out, rejected, err = x.query(w, sink, source, rows); err != nil {
+		if out, rejected, err = x.query(w, sink, source, rows, len(q.Static) > 0); err != nil {
 			return err
 		}
 	}
@@ -187,8 +193,8 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 }
 
 // query runs a sink's statement over rows. Where a row makes it fail, the rows
-// are halved until that row stands alone.
-func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch) (out []arrow.RecordBatch, rejected int64, err error) {
+// are halved until that row stands alone. suspect: it may not be a row's fault.
+func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch, suspect bool) (out []arrow.RecordBatch, rejected int64, err error) {
 	src := w.sources[source]
 	src.Set(rows)
 	o, err := w.statements[sink].Run(x.ctx)
@@ -203,6 +209,11 @@ func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch
 		}
 		return nil, 0, fmt.Errorf("sink %s: DuckDB failed: %w", sink, err)
 	}
+	if suspect && !memoryShort {
+		if err := x.blameless(w, sink, source, rows); err != nil {
+			return nil, 0, err
+		}
+	}
 	if rows.NumRows() == 1 {
 		rejected, err = x.reject(sink, source, rows, memoryShort, err)
 		return nil, rejected, err
@@ -214,7 +225,7 @@ func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch
 			release(out)
 			return nil, 0, err
 		}
-		o, n, err := x.query(w, sink, source, piece)
+		o, n, err := x.query(w, sink, source, piece, false)
 		piece.Release()
 		if err != nil {
 			release(out)
@@ -252,6 +263,46 @@ func compact(rows arrow.RecordBatch, from, to int64) (arrow.RecordBatch, error) 
 		}
 	}
 	return array.NewRecordBatch(rows.Schema(), columns, to-from), nil
+}
+
+// spread is how many records are tried before the dimension tables are blamed.
+const spread = 64
+
+// blameless returns an error if a sink's SQL fails because of its dimension
+// tables: without any record, too, or on each of many that lie all over a piece.
+// To skip records would lose them all.
+func (x *execution) blameless(w *worker, sink, source string, rows arrow.RecordBatch) error {
+	err := x.fails(w, sink, source, w.empty[source])
+	if err == nil && rows.NumRows() >= spread {
+		for k := range int64(spread) {
+			at := k * rows.NumRows() / spread
+			one, failed := compact(rows, at, at+1)
+			if failed != nil {
+				return failed
+			}
+			err = x.fails(w, sink, source, one)
+			one.Release()
+			if err == nil {
+				return nil
+			}
+		}
+	}
+	if err == nil || context.Cause(x.ctx) != nil {
+		return context.Cause(x.ctx)
+	}
+	return fmt.Errorf("%w: sink %s: its SQL fails whatever the record is, so a dimension table has what it cannot take: %w", batch.ErrInvalid, sink, err)
+}
+
+// fails runs a sink's statement over rows for its error alone.
+func (x *execution) fails(w *worker, sink, source string, rows arrow.RecordBatch) error {
+	src := w.sources[source]
+	src.Set(rows)
+	defer src.Set(w.empty[source])
+	out, err := w.statements[sink].Run(x.ctx)
+	if err == nil {
+		out.Release()
+	}
+	return err
 }
 
 // reject handles the one row that SQL fails on.

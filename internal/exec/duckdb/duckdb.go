@@ -191,7 +191,7 @@ func (s *Statement) describe() error {
 	}()
 	schema, failed := arrowmapping.NewArrowSchema(s.options, types, names)
 	if err := errorOf(failed); err != nil {
-		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+		return fmt.Errorf("%w: a column has a type that cannot leave DuckDB; cast it, for instance to VARCHAR: %w", batch.ErrInvalid, err)
 	}
 	s.schema = schema
 	return nil
