@@ -306,14 +306,16 @@ func (e *Executor) checkTables() error {
 // Query returns what a sink's SQL came to.
 func (e *Executor) Query(sink string) *stream.Query { return e.queries[sink] }
 
-// ColumnsRead returns the columns of a source that a sink's SQL reads: those
-// that DuckDB asks for when it runs over no rows.
-func (e *Executor) ColumnsRead(ctx context.Context, sink, source string) ([]string, error) {
+// ColumnsRead returns the columns of a source or table that a sink's SQL reads,
+// in their order: those that DuckDB asks for when it runs over no rows. Nothing
+// else may run.
+func (e *Executor) ColumnsRead(ctx context.Context, sink, relation string) ([]string, error) {
 	w := e.workers[0]
+	read := w.sources[relation].Watch()
 	rows, err := w.statements[sink].Run(ctx)
 	if err != nil {
 		return nil, err
 	}
 	rows.Release()
-	return w.sources[source].Read(), nil
+	return read(), nil
 }

@@ -219,6 +219,30 @@ func TestPlanTime(t *testing.T) {
 	}
 }
 
+// TestColumnsRead: of each sink for itself, in whichever place of a join.
+func TestColumnsRead(t *testing.T) {
+	e, err := open(t, attacked, "SELECT page FROM clicks WHERE id > 3", "SELECT geo.x FROM pages p JOIN clicks c ON c.id = p.n", "SELECT 1 AS one FROM even", "SELECT shout(section) AS s FROM clicks JOIN pages ON id = n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sink, want := range map[string]string{"s0": "[id page] []", "s1": "[id geo] [n]", "s2": "[id] []", "s3": "[id] [n section]"} {
+		source, err := e.ColumnsRead(t.Context(), sink, "clicks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := e.ColumnsRead(t.Context(), sink, "pages")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(source, table); strings.ReplaceAll(got, "][", "] [") != want {
+			t.Errorf("%s reads %s, want %s", sink, got, want)
+		}
+	}
+	if q := e.Query("s3"); !slices.Equal(q.Macros, []string{"shout"}) || !slices.Equal(e.Query("s2").Views, []string{"even"}) {
+		t.Errorf("uses %v %v", q.Macros, e.Query("s2").Views)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	refuse := refuser(t, nil)
 	for _, c := range []struct{ sql, want string }{

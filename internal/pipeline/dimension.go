@@ -31,7 +31,7 @@ func (p *Pipeline) dimension(ctx context.Context, name string, d config.Dimensio
 		if d.CSV.Columns != "" {
 			var err error
 			if c.Columns, err = decode.ParseColumns(d.CSV.Columns); err != nil {
-				return nil, fmt.Errorf("csv.%w", err)
+				return nil, fmt.Errorf("csv: %w", err)
 			}
 		}
 		return patient(ctx, func() (*dimension.Copied, error) { return dimension.CSV(ctx, c, o) })

@@ -3,9 +3,6 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"strings"
-
-	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
@@ -33,34 +30,6 @@ func (p *Pipeline) Connect(ctx context.Context) error {
 	_, err := p.Checkpoint(ctx)
 	return err
 }
-
-// Explain describes how a sink's SQL runs.
-func (p *Pipeline) Explain(ctx context.Context, name string) (string, error) {
-	q := p.exec.Query(name)
-	b := &strings.Builder{}
-	fmt.Fprintf(b, "sink %s → %s\n", name, p.spec.Sinks.By[name].Iceberg.Table)
-	fmt.Fprintf(b, "  stateless: each piece of a batch runs alone; the rows do not depend on where the stream is cut\n")
-	for _, s := range q.Streams {
-		columns, err := p.exec.ColumnsRead(ctx, name, s)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(b, "  reads source %s: columns %s\n", s, strings.Join(columns, ", "))
-	}
-	for _, t := range q.Static {
-		fmt.Fprintf(b, "  joins table %s, pinned to one version for each batch\n", t)
-	}
-	if q.UsesTime {
-		fmt.Fprintf(b, "  time: now() and its kin are the plan's time, shown as __frazil_batch_time()\n")
-	}
-	fmt.Fprintf(b, "  runs:\n    %s\n  gives:\n", strings.ReplaceAll(q.SQL, "\n", "\n    "))
-	for _, f := range p.exec.Schema(name).Fields() {
-		fmt.Fprintf(b, "    %-24s %s\n", f.Name, typeName(f.Type))
-	}
-	return b.String(), nil
-}
-
-func typeName(t arrow.DataType) string { return t.String() }
 
 // SinkStatus is what a table's tag says.
 type SinkStatus struct {

@@ -44,6 +44,8 @@ type Pipeline struct {
 	spec *config.Spec
 	opts Options
 	exec *exec.Executor
+	// fields are the columns of sources and tables, by name.
+	fields map[string][]arrow.Field
 
 	mu       sync.Mutex
 	records  *checkpoint.Checkpoint
@@ -56,13 +58,19 @@ type Pipeline struct {
 // New checks a spec as far as that needs no server: columns, SQL, types.
 // batch.ErrInvalid says what is wrong.
 func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
-	p := &Pipeline{spec: spec, opts: o, log: o.Log, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}}
+	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	eo, err := p.execOptions(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range eo.Sources {
+		p.fields[s.Name] = s.Fields
+	}
+	for _, t := range eo.Tables {
+		p.fields[t.Name] = t.Dimension.Fields()
 	}
 	if p.exec, err = exec.New(ctx, eo); err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func content(t *testing.T, c interface {
 func types(fields []arrow.Field) string {
 	var all []string
 	for _, f := range fields {
-		all = append(all, f.Name+" "+typeName(f.Type))
+		all = append(all, f.Name+" "+TypeName(f.Type))
 	}
 	return strings.Join(all, ", ")
 }
@@ -313,7 +313,7 @@ func TestParquetChanges(t *testing.T) {
 	}
 	for want, fields := range map[string][]arrow.Field{
 		`it has no column "b" any more`:                               {a},
-		`column "b" is int32, and was utf8 when the pipeline started`: {a, {Name: "b", Type: arrow.PrimitiveTypes.Int32}},
+		`column "b" is INTEGER, and was VARCHAR when the pipeline started`: {a, {Name: "b", Type: arrow.PrimitiveTypes.Int32}},
 	} {
 		save(fields...)
 		if _, err := c.Version(t.Context()); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) {
@@ -372,11 +372,11 @@ func TestValues(t *testing.T) {
 		}
 		err = b.text(0, c.text)
 		if (err != nil) != (c.want == "") {
-			t.Errorf("%s as %s: %v, want %q", c.text, typeName(c.kind), err, c.want)
+			t.Errorf("%s as %s: %v, want %q", c.text, TypeName(c.kind), err, c.want)
 		}
 		rows := b.NewRecordBatch()
 		if err == nil && rows.Column(0).ValueStr(0) != c.want {
-			t.Errorf("%s as %s is %s, want %s", c.text, typeName(c.kind), rows.Column(0).ValueStr(0), c.want)
+			t.Errorf("%s as %s is %s, want %s", c.text, TypeName(c.kind), rows.Column(0).ValueStr(0), c.want)
 		}
 		rows.Release()
 		b.Release()

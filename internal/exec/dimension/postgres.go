@@ -161,7 +161,7 @@ func (p postgres) parquet(ctx context.Context, fields []arrow.Field) ([]byte, er
 		for i, f := range fields {
 			k, ok := from[f.Name]
 			if !ok || !alike(now[k].Type, f.Type) {
-				return fmt.Errorf("%w: column %q of %s was %s when the pipeline started, and is not any more; start the pipeline again", batch.ErrInvalid, f.Name, p.what, typeName(f.Type))
+				return fmt.Errorf("%w: column %q of %s was %s when the pipeline started, and is not any more; start the pipeline again", batch.ErrInvalid, f.Name, p.what, TypeName(f.Type))
 			}
 			at[i] = k
 		}

@@ -163,7 +163,7 @@ func (p *parts) joined(fields []arrow.Field, schema *arrow.Schema) (arrow.Record
 			return nil, fmt.Errorf("%w: it has no column %q any more; start the pipeline again to use the table as it is now", batch.ErrInvalid, f.Name)
 		}
 		if have := schema.Field(at[0]).Type; !alike(have, f.Type) {
-			return nil, fmt.Errorf("%w: column %q is %s, and was %s when the pipeline started; start it again to use the table as it is now", batch.ErrInvalid, f.Name, have, f.Type)
+			return nil, fmt.Errorf("%w: column %q is %s, and was %s when the pipeline started; start it again to use the table as it is now", batch.ErrInvalid, f.Name, TypeName(have), TypeName(f.Type))
 		}
 		var err error
 		if columns[i], err = p.column(at[0], f); err != nil {

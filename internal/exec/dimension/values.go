@@ -246,13 +246,21 @@ func listElement(s string) (value string, quoted bool, after string, err error) 
 	return "", false, "", errNoValue
 }
 
-// typeName is what SQL calls a type.
-func typeName(t arrow.DataType) string {
+// TypeName is what SQL calls a type.
+func TypeName(t arrow.DataType) string {
 	switch t := t.(type) {
+	case *arrow.ListType:
+		return TypeName(t.Elem()) + "[]"
+	case *arrow.MapType:
+		return "MAP(" + TypeName(t.KeyType()) + ", " + TypeName(t.ItemType()) + ")"
+	case *arrow.StructType:
+		var parts []string
+		for _, f := range t.Fields() {
+			parts = append(parts, f.Name+" "+TypeName(f.Type))
+		}
+		return "STRUCT(" + strings.Join(parts, ", ") + ")"
 	case *arrow.Decimal128Type:
 		return fmt.Sprintf("DECIMAL(%d,%d)", t.Precision, t.Scale)
-	case *arrow.ListType:
-		return typeName(t.Elem()) + "[]"
 	case *arrow.TimestampType:
 		if t.TimeZone != "" {
 			return "TIMESTAMPTZ"
@@ -261,13 +269,13 @@ func typeName(t arrow.DataType) string {
 	case *extensions.UUIDType:
 		return "UUID"
 	}
-	if name := names[t.ID()]; name != "" {
+	if name := typeNames[t.ID()]; name != "" {
 		return name
 	}
 	return t.String()
 }
 
-var names = map[arrow.Type]string{
+var typeNames = map[arrow.Type]string{
 	arrow.BOOL: "BOOLEAN", arrow.INT8: "TINYINT", arrow.INT16: "SMALLINT", arrow.INT32: "INTEGER", arrow.INT64: "BIGINT",
 	arrow.UINT8: "UTINYINT", arrow.UINT16: "USMALLINT", arrow.UINT32: "UINTEGER", arrow.UINT64: "UBIGINT",
 	arrow.FLOAT32: "FLOAT", arrow.FLOAT64: "DOUBLE", arrow.STRING: "VARCHAR", arrow.BINARY: "BLOB", arrow.DATE32: "DATE", arrow.TIME64: "TIME",
@@ -288,7 +296,7 @@ func newBuilder(fields []arrow.Field, bytesMax int64) (*builder, error) {
 		a, err := appenderOf(b.Field(i), f.Type)
 		if err != nil {
 			b.Release()
-			return nil, fmt.Errorf("%w: %w: column %q: %s cannot be read here; declare it as VARCHAR", batch.ErrInvalid, errMistake, f.Name, typeName(f.Type))
+			return nil, fmt.Errorf("%w: %w: column %q: %s cannot be read here; declare it as VARCHAR", batch.ErrInvalid, errMistake, f.Name, TypeName(f.Type))
 		}
 		b.appends = append(b.appends, a)
 	}
@@ -312,7 +320,7 @@ func (b *builder) text(column int, s string) error {
 		if errors.Is(err, errNoValue) && err != errNoValue { //nolint:errorlint // the plain one says nothing
 			why = ": " + strings.TrimPrefix(err.Error(), errNoValue.Error()+": ")
 		}
-		return fmt.Errorf("column %q: %.60q is not %s%s", b.fields[column].Name, s, typeName(b.fields[column].Type), why)
+		return fmt.Errorf("column %q: %.60q is not %s%s", b.fields[column].Name, s, TypeName(b.fields[column].Type), why)
 	}
 	return nil
 }

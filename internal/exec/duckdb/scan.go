@@ -158,8 +158,15 @@ func (s *Source) Set(rows arrow.RecordBatch) {
 	}
 }
 
-// Read returns the columns that SQL has read since the beginning.
-func (s *Source) Read() []string {
+// Watch returns what says which columns SQL has read since this call.
+func (s *Source) Watch() func() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.read)
+	return s.columnsRead
+}
+
+func (s *Source) columnsRead() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string

@@ -106,6 +106,9 @@ func (w *walk) call(n node, s scope, p place) (used relation, err error) {
 	if m == nil || err != nil {
 		return used, err
 	}
+	if w.macros[name] != nil {
+		used.macros = append(used.macros, name)
+	}
 	for _, body := range m.bodies {
 		in, err := w.inside(m)
 		if err != nil {

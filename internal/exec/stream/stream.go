@@ -58,7 +58,9 @@ type Catalog struct {
 type Query struct {
 	SQL      string // what runs; BatchTime stands for the plan's time
 	Streams  []string
-	Static   []string
+	Static   []string // dimension tables
+	Views    []string // in the order of the spec
+	Macros   []string // of the spec, by lower-case name
 	UsesTime bool
 }
 
@@ -140,7 +142,7 @@ func (a *Analyzer) Analyze(sink, sql string) (*Query, error) {
 	if !r.stream {
 		return nil, t.refusal(-1, "it reads no source; a sink's rows come from a source: use %s in FROM", strings.Join(a.names.Streams, ", "))
 	}
-	q := &Query{Streams: compact(r.uses), Static: compact(r.static)}
+	q := &Query{Streams: compact(r.uses), Static: compact(r.static), Views: compact(r.views), Macros: compact(r.macros)}
 	if q.SQL, err = a.print(root, r); err != nil {
 		return nil, err
 	}
@@ -320,12 +322,13 @@ type relation struct {
 	static []string // dimension tables
 	view   string   // its own name, if it is a view
 	views  []string // views it needs
+	macros []string // macros of the spec that it calls
 }
 
 func (r relation) and(s relation) relation {
 	return relation{
 		stream: r.stream || s.stream, uses: slices.Concat(r.uses, s.uses), static: slices.Concat(r.static, s.static),
-		views: slices.Concat(r.views, s.views),
+		views: slices.Concat(r.views, s.views), macros: slices.Concat(r.macros, s.macros),
 	}
 }
 
