@@ -162,3 +162,28 @@ func TestTables(t *testing.T) {
 		t.Error("the table is not in the hash")
 	}
 }
+
+// TestTheGuide: the YAML of docs/sql.md is that of a spec.
+func TestTheGuide(t *testing.T) {
+	data, err := os.ReadFile("../../docs/sql.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, blocks := string(data), 0
+	for {
+		_, rest, ok := strings.Cut(text, "\n```yaml\n")
+		if !ok {
+			break
+		}
+		block, after, _ := strings.Cut(rest, "```")
+		text = after
+		blocks++
+		spec := strings.Replace(good, "sinks:", block+"sinks:", 1)
+		if _, err := Parse("guide.yaml", []byte(spec), func(name string) (string, bool) { return "value", name == "PG_PASSWORD" || name == "TOKEN" }); err != nil {
+			t.Errorf("%s: %v", block, err)
+		}
+	}
+	if blocks != 2 {
+		t.Errorf("%d blocks", blocks)
+	}
+}

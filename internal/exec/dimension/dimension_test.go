@@ -312,7 +312,7 @@ func TestParquetChanges(t *testing.T) {
 		t.Errorf("columns are not found by name: %s", got)
 	}
 	for want, fields := range map[string][]arrow.Field{
-		`it has no column "b" any more`:                               {a},
+		`it has no column "b" any more`:                                    {a},
 		`column "b" is INTEGER, and was VARCHAR when the pipeline started`: {a, {Name: "b", Type: arrow.PrimitiveTypes.Int32}},
 	} {
 		save(fields...)
