@@ -1,0 +1,125 @@
+//go:build integration
+
+package servers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const kafkaVersion = "4.3.1"
+
+// Kafka is one broker.
+type Kafka struct {
+	address string
+	server  server
+	begin   func(t testing.TB) server // on the data that is there
+}
+
+// clusterID is any 16 bytes; each broker has its own data.
+const clusterID = "ZnJhemlsLXRlc3QtMDAwMQ"
+
+const log4j = `rootLogger.level=warn
+rootLogger.appenderRef.s.ref=s
+appender.s.type=Console
+appender.s.name=s
+appender.s.layout.type=PatternLayout
+appender.s.layout.pattern=%d %p %c{1} %m%n
+`
+
+// properties of a broker that binds to an interface and tells clients another
+// address, with its data in a folder.
+func properties(bind string, port, controller int, address, data string) string {
+	return fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%[3]d
+listeners=PLAINTEXT://%[1]s:%[2]d,CONTROLLER://127.0.0.1:%[3]d
+advertised.listeners=PLAINTEXT://%[4]s
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs=%[5]s
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+log.cleaner.backoff.ms=500
+log.retention.check.interval.ms=2000
+`, bind, port, controller, address, data)
+}
+
+// StartKafka starts Apache Kafka. poms is the folder of the POM files.
+func StartKafka(t testing.TB, poms string) *Kafka {
+	t.Helper()
+	k := &Kafka{}
+	if inDocker() {
+		k.contained(t, poms)
+	} else {
+		k.process(t, poms)
+	}
+	k.up(t)
+	return k
+}
+
+func kafkaJars(t testing.TB, poms string) string {
+	t.Helper()
+	return jars(t, "kafka-"+kafkaVersion, filepath.Join(poms, "kafka.pom.xml"))
+}
+
+// process makes the broker a process of this machine.
+func (k *Kafka) process(t testing.TB, poms string) {
+	t.Helper()
+	classes, dir, port := kafkaJars(t, poms), t.TempDir(), Port(t)
+	k.address = local(port)
+	settings := filepath.Join(dir, "server.properties")
+	for path, text := range map[string]string{
+		settings:                                properties("127.0.0.1", port, Port(t), k.address, filepath.Join(dir, "data")),
+		filepath.Join(dir, "log4j2.properties"): log4j,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	java := func(main string, args ...string) []string {
+		return append([]string{"-Xms512m", "-Xmx1g", "-Dlog4j2.configurationFile=" + filepath.Join(dir, "log4j2.properties"), "-cp", classes + "/*", main}, args...)
+	}
+	need(t, "java", "install Java 17, which Kafka runs on; or set FRAZIL_TEST_DOCKER=1")
+	run(t, dir, nil, "java", java("kafka.tools.StorageTool", "format", "-t", clusterID, "-c", settings)...)
+	k.begin = func(t testing.TB) server {
+		t.Helper()
+		return start(t, filepath.Join(dir, "kafka.log"), nil, "java", java("kafka.Kafka", settings)...)
+	}
+}
+
+// up starts the broker and waits until it answers.
+func (k *Kafka) up(t testing.TB) {
+	t.Helper()
+	k.server = k.begin(t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.address), kgo.RetryTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	wait(t, k.server, "Kafka", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return client.Ping(ctx)
+	})
+}
+
+// Restart kills the broker and starts it on the same data.
+func (k *Kafka) Restart(t testing.TB) {
+	t.Helper()
+	k.server.kill(t)
+	k.up(t)
+}
+
+// Addr is the broker's address.
+func (k *Kafka) Addr() string { return k.address }
