@@ -1,3 +1,5 @@
+//go:build cgo
+
 // Package query looks at a pipeline's tables with DuckDB's SQL. DuckDB reads the
 // tables' Parquet files itself, so it streams and reads only the columns and row
 // groups that a query needs; files of an object store are copied to a cache

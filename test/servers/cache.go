@@ -35,7 +35,7 @@ func need(t testing.TB, name, why string) {
 // runMax is how long a download or a build may take.
 const runMax = 15 * time.Minute
 
-func run(t testing.TB, dir string, env []string, name string, args ...string) string {
+func run(t testing.TB, dir string, env []string, name string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runMax)
 	defer cancel()
@@ -46,7 +46,6 @@ func run(t testing.TB, dir string, env []string, name string, args ...string) st
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out.String())
 	}
-	return out.String()
 }
 
 // once makes a folder of the cache if it was not finished before. Two test
@@ -61,7 +60,7 @@ func once(t testing.TB, name string, fill func(dir string)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close() // the lock ends with it
+	defer func() { _ = lock.Close() }() // the lock ends with it
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatalf("lock %s: %v", lock.Name(), err)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +156,7 @@ func (e engine) run(t testing.TB, i image, port, hostPort int, env map[string]st
 		testcontainers.WithEnv(env),
 		testcontainers.WithExposedPorts(exposed.String()),
 		testcontainers.WithHostConfigModifier(func(c *container.HostConfig) {
-			c.PortBindings = network.PortMap{exposed: {{HostIP: netip.IPv4Unspecified(), HostPort: fmt.Sprint(hostPort)}}}
+			c.PortBindings = network.PortMap{exposed: {{HostIP: netip.IPv4Unspecified(), HostPort: strconv.Itoa(hostPort)}}}
 			c.ExtraHosts = append(c.ExtraHosts, hostAlias+":host-gateway")
 		}),
 	}
@@ -195,7 +196,7 @@ func (c contained) log() string {
 	if err != nil {
 		return err.Error()
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err.Error()

@@ -3,9 +3,9 @@
 package servers
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -61,7 +61,7 @@ func restEnv(s3, folder string, port int) map[string]string {
 		"AWS_REGION": "us-east-1", "CATALOG_CATALOG__IMPL": "org.apache.iceberg.jdbc.JdbcCatalog", "CATALOG_URI": "jdbc:sqlite:" + filepath.Join(folder, "catalog.db"),
 		"CATALOG_JDBC_USER": "u", "CATALOG_JDBC_PASSWORD": "p", "CATALOG_WAREHOUSE": "s3://" + Bucket + "/w", "CATALOG_IO__IMPL": "org.apache.iceberg.aws.s3.S3FileIO",
 		"CATALOG_S3_ENDPOINT": s3, "CATALOG_S3_ACCESS__KEY__ID": S3Key, "CATALOG_S3_SECRET__ACCESS__KEY": S3Secret, "CATALOG_S3_PATH__STYLE__ACCESS": "true",
-		"CATALOG_CLIENT_REGION": "us-east-1", "CATALOG_REST_PORT": fmt.Sprint(port),
+		"CATALOG_CLIENT_REGION": "us-east-1", "CATALOG_REST_PORT": strconv.Itoa(port),
 	}
 }
 

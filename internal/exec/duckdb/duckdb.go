@@ -1,3 +1,5 @@
+//go:build duckdb_arrow && cgo
+
 // Package duckdb runs SQL in an embedded DuckDB instance that belongs to one
 // worker of one pipeline: sandboxed, with one thread, reading Arrow without a
 // copy and returning Arrow.

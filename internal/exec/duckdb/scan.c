@@ -1,3 +1,5 @@
+//go:build duckdb_arrow && cgo
+
 #include "scan.h"
 
 typedef uint64_t idx_t;

@@ -1,6 +1,7 @@
-//go:build !duckdb_arrow
+//go:build cgo && !duckdb_arrow
 
 package duckdb
 
-// A build without the tag ends here, with a message that names it.
-var _ = build_with_the_tag_duckdb_arrow_as_the_Makefile_does
+// A build without the tag ends here, with a message that names it. The other files are left out then, so that this one
+// is what the compiler complains of.
+var _ = build_with_make_or_with_the_tag_duckdb_arrow
