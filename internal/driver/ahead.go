@@ -82,7 +82,8 @@ func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, sinks []planner.Si
 	if err != nil {
 		return nil
 	}
-	ready.predicted = predicted
+	l := listed(available, next.End())
+	ready.predicted, ready.listing = predicted, &l
 	return ready
 }
 

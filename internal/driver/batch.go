@@ -197,14 +197,22 @@ func (d *Driver) sinkFacts() []planner.Sink {
 type progress struct {
 	d               *Driver
 	begun, prepared time.Time
-	tries           int
+	tries, retries  int
 }
 
 func (w *progress) done(p *batch.Plan, ready *prepared, outcome []*outcome) {
 	now := w.d.rooms.Clock.Now()
 	w.d.log.Debug("batch done", "batch", p.Batch, "revision", p.Revision, "duration", now.Sub(w.begun))
+	l := listing{lag: -1}
+	if ready.listing != nil {
+		l = *ready.listing
+	} else if w.d.planned != nil {
+		l = *w.d.planned
+	}
+	w.d.planned = nil
 	w.d.watch.Batch(Progress{
 		Batch: p.Batch, Revision: p.Revision, Start: w.begun, Total: now.Sub(w.begun),
-		Prepare: ready.took, Commit: now.Sub(w.prepared), Tries: w.tries, Outcome: outcomes(outcome), Tally: ready.tally,
+		Prepare: ready.took, Commit: now.Sub(w.prepared), Tries: w.tries, Retries: w.retries, Outcome: outcomes(outcome), Tally: ready.tally,
+		Plan: p, Lag: l.lag, Latest: l.latest,
 	})
 }

@@ -41,6 +41,8 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 		return &outcome{sink: s, counts: res.counts}, nil
 	}
 	pause := newBackoff()
+	sent := 0
+	defer func() { watch.retries += max(0, sent-1) }()
 	var failed error
 	for {
 		view, landed, err := d.look(ctx, p, s, sp)
@@ -66,6 +68,7 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 			continue // the table may have changed while we slept: look again
 		}
 		watch.tries++
+		sent++
 		d.log.Debug("commit sent", "sink", s.Name, "batch", p.Batch, "head", view.Head())
 		snapshot, err := view.Commit(ctx, res.stamp, res.files)
 		if err == nil {

@@ -111,6 +111,7 @@ type Driver struct {
 	contacted map[string]bool // servers that answered at least once
 	orphans   atomic.Bool     // attempts may be registered that nobody will commit
 	behind    []*task         // writes the records of batches that are done
+	planned   *listing        // of the newest plan; nil when it is told, or was found
 
 	lastOutcome []batch.Outcome
 

@@ -22,6 +22,7 @@ type prepared struct {
 	// predicted is, while it ran ahead, what the batch before was expected to
 	// come to.
 	predicted map[string]string
+	listing   *listing // of work that ran ahead
 }
 
 // result is one sink's share.

@@ -190,16 +190,12 @@ func (d *Driver) notePlan(f planner.Facts, p *batch.Plan) {
 		end = p.End()
 		d.waiting = time.Time{}
 	}
-	var lag int64
-	for _, a := range f.Available {
-		at, ok := end[a.TopicPartition]
-		if !ok {
-			at = a.Start
-		}
-		lag += max(0, a.End-at)
+	l := listed(f.Available, end)
+	if p != nil {
+		d.planned = &l
 	}
-	if p == nil && lag > 0 && d.waiting.IsZero() {
+	if p == nil && l.lag > 0 && d.waiting.IsZero() {
 		d.waiting = f.Now
 	}
-	d.watch.Listed(f.Now, lag)
+	d.watch.Listed(f.Now, l.lag)
 }
