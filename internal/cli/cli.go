@@ -10,11 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
@@ -35,6 +37,7 @@ type app struct {
 	output    string
 	logLevel  string
 	logFormat string
+	live      *liveLine // that is shown now, nil if none is
 }
 
 // Main runs a command line and returns the exit code.
@@ -44,12 +47,18 @@ func Main(args []string, out, errOut io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.Execute()
+	stop, cancel := stopping()
+	defer cancel()
+	err := root.ExecuteContext(stop)
 	if err == nil {
 		return exitDone
 	}
+	if stop.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(errOut, "frazil: interrupted")
+		return exitFailed
+	}
 	for _, line := range lines(err) {
-		fmt.Fprintf(errOut, "frazil: %s\n", line)
+		fmt.Fprintf(errOut, "%s %s\n", a.paint(errOut, red, "frazil:"), visible(line))
 	}
 	return code(err)
 }
@@ -86,11 +95,27 @@ func code(err error) int {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "frazil", Short: "Kafka to Iceberg in small exact batches",
-		Long:          "Frazil turns Kafka topics into Apache Iceberg tables, one small exact batch at a time: one binary, one YAML file, SQL.",
+		Long: `Frazil turns Kafka topics into Apache Iceberg tables, one small exact batch at a
+time: one binary, one YAML file, SQL.
+
+Output is for people on a terminal and for programs elsewhere; --output decides
+otherwise. NO_COLOR is respected.
+
+Exit codes: 0 done, 1 failed (a server that did not answer), 2 invalid (use,
+spec, SQL, schema, credentials, a bad record), 3 records are lost or histories
+disagree: an operator decides, 4 another driver owns the pipeline.`,
+		Example: `  frazil demo etl
+  frazil init --brokers localhost:9092 --topic clicks --file clicks.yaml
+  frazil preview clicks.yaml
+  frazil run clicks.yaml`,
 		SilenceErrors: true, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%w: unknown command %q; `frazil help` lists them", errUsage, args[0])
+				hint := ""
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					hint = fmt.Sprintf("; did you mean %q?", near[0])
+				}
+				return fmt.Errorf("%w: unknown command %q; `frazil help` lists them%s", errUsage, args[0], hint)
 			}
 			return cmd.Help()
 		},
@@ -100,9 +125,13 @@ func (a *app) root() *cobra.Command {
 		return fmt.Errorf("%w: %w; `%s --help` lists the flags", errUsage, err, cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.output, "output", "", "text, table, csv or json, where the command has it; json elsewhere than on a terminal")
+	flags.StringVar(&a.output, "output", "", "text, table, csv or json, as the command has it; for people on a terminal and json elsewhere if not said")
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.StringVar(&a.logFormat, "log-format", "", "text or json; json elsewhere than on a terminal")
+	flags.StringVar(&a.logFormat, "log-format", "", "text or json; text on a terminal and json elsewhere if not said")
+	completes(root, "output", "text", "table", "csv", "json")
+	completes(root, "log-level", "debug", "info", "warn", "error")
+	completes(root, "log-format", "text", "json")
+	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(a.versionCommand(), a.validateCommand(), a.explainCommand(), a.runCommand(), a.schemaCommand(), a.statusCommand(),
 		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.initCommand(), a.demoCommand())
 	return root
@@ -127,11 +156,22 @@ func (a *app) logger() (*slog.Logger, error) {
 	o := &slog.HandlerOptions{Level: level}
 	switch {
 	case a.logFormat == "json", a.logFormat == "" && !isTerminal(a.err):
-		return slog.New(slog.NewJSONHandler(a.err, o)), nil
+		return slog.New(slog.NewJSONHandler(aboveLine{a}, o)), nil
 	case a.logFormat == "text", a.logFormat == "":
-		return slog.New(slog.NewTextHandler(a.err, o)), nil
+		return slog.New(slog.NewTextHandler(aboveLine{a}, o)), nil
 	}
 	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, a.logFormat)
+}
+
+// aboveLine writes to the standard error, above a line that changes.
+type aboveLine struct{ a *app }
+
+// Write implements io.Writer.
+func (w aboveLine) Write(p []byte) (int, error) {
+	if w.a.live == nil || !isTerminal(w.a.err) {
+		return w.a.err.Write(p)
+	}
+	return w.a.live.above(w.a.err, p)
 }
 
 // format decides between output for people and for programs.
@@ -152,27 +192,52 @@ func (a *app) format(allowed ...string) (string, error) {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// widthOf is how many columns a terminal has, 0 for everything else.
+func widthOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return 80
+	}
+	return width
+}
+
+// Colours of a terminal.
+const (
+	red    = "31"
+	yellow = "33"
+	bold   = "1"
+)
+
+// paint colours text where that is wanted: https://no-color.org
+func (a *app) paint(w io.Writer, colour, text string) string {
+	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w) {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
 // load reads a spec with the environment.
 func load(path string) (*config.Spec, error) { return config.Load(path, os.LookupEnv) }
 
 // stopping is cancelled by the first SIGINT or SIGTERM; a second one ends the
-// process.
+// process as it always does, and a batch under way is run again by the next
+// start.
 func stopping() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
+		defer signal.Stop(signals)
 		select {
 		case <-signals:
 			cancel()
-			signal.Stop(signals)
 		case <-ctx.Done():
 		}
 	}()
@@ -190,7 +255,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
 				v = info.Main.Version
 			}
-			_, err := fmt.Fprintf(a.out, "frazil %s\n", v)
+			_, err := fmt.Fprintf(a.out, "frazil %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}

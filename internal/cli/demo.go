@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/spf13/cobra"
 
-	"github.com/frazil-io/frazil/examples/etl"
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/demo"
@@ -19,151 +22,185 @@ import (
 	"github.com/frazil-io/frazil/internal/query"
 )
 
+// demoFlags are those of demo.
+type demoFlags struct {
+	dir     string
+	records int64
+	rate    int
+	port    int
+	serve   bool
+}
+
 func (a *app) demoCommand() *cobra.Command {
-	var dir string
-	var records int64
-	var rate, port int
-	var serve bool
+	var f demoFlags
+	names := strings.Join(slices.Sorted(maps.Keys(examples)), ", ")
 	cmd := &cobra.Command{
 		Use: "demo [example]", Short: "Run an example with everything embedded: broker, catalog, warehouse, generator",
 		Long: `Starts a Kafka broker inside of this process, produces clicks, runs the example's
-pipeline over them and shows the table. Interrupt it when you like: started
-again, it goes on exactly where it was.
+pipeline over them and shows the table. Interrupt it when you like, also with
+kill -9: started again, it goes on exactly where it was.
 
-Examples: etl`,
+Examples: ` + names,
+		Example: `  frazil demo etl
+  frazil demo etl --records 1000000 --rate 0
+  frazil demo etl --serve --port 9092`,
+		ValidArgsFunction: cobra.FixedCompletions(slices.Sorted(maps.Keys(examples)), cobra.ShellCompDirectiveNoFileComp),
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 || len(args) == 1 && args[0] != "etl" {
-				return fmt.Errorf("%w: there is no example %q; write: frazil demo etl", errUsage, args[0])
+			if len(args) > 1 {
+				return fmt.Errorf("%w: frazil demo takes one example, not %d arguments", errUsage, len(args))
+			}
+			if len(args) == 1 && examples[args[0]] == nil {
+				return fmt.Errorf("%w: there is no example %q, but %s; write for instance: frazil demo etl", errUsage, args[0], names)
 			}
 			return nil
 		},
-		RunE: func(*cobra.Command, []string) error { return a.demo(dir, records, rate, port, serve) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.records < 1 || f.rate < 0 || f.port < 0 || f.port > 65535 {
+				return fmt.Errorf("%w: --records is at least 1, --rate at least 0 (as fast as it goes), --port from 0 to 65535", errUsage)
+			}
+			if _, err := a.format("text"); err != nil {
+				return err
+			}
+			return a.demo(cmd.Context(), append(args, "etl")[0], f)
+		},
 	}
-	cmd.Flags().StringVar(&dir, "data", "frazil-data/demo", "folder for broker, catalog and warehouse")
-	cmd.Flags().Int64Var(&records, "records", 200_000, "how many clicks the topic shall hold at the end")
-	cmd.Flags().IntVar(&rate, "rate", 50_000, "clicks a second")
-	cmd.Flags().IntVar(&port, "port", 0, "port of the broker; a free one if not said")
-	cmd.Flags().BoolVar(&serve, "serve", false, "keep the broker up for any Kafka client when the demo is over")
+	cmd.Flags().StringVar(&f.dir, "data", "frazil-data/demo", "folder for broker, catalog and warehouse")
+	cmd.Flags().Int64Var(&f.records, "records", 200_000, "how many clicks the topic shall hold at the end")
+	cmd.Flags().IntVar(&f.rate, "rate", 50_000, "clicks a second; 0: as fast as it goes")
+	cmd.Flags().IntVar(&f.port, "port", 0, "port of the broker; a free one if not said")
+	cmd.Flags().BoolVar(&f.serve, "serve", false, "keep the broker up for any Kafka client when the demo is over")
 	return cmd
 }
 
-func (a *app) demo(dir string, records int64, rate, port int, serve bool) error {
-	stop, cancel := stopping()
-	defer cancel()
-	dir, err := filepath.Abs(dir)
+func (a *app) demo(stop context.Context, example string, f demoFlags) error {
+	dir, err := filepath.Abs(f.dir)
 	if err != nil {
 		return err
 	}
-	broker, err := demo.StartBroker(filepath.Join(dir, "broker"), port)
+	broker, err := demo.StartBroker(filepath.Join(dir, "broker"), f.port)
 	if err != nil {
 		return err
 	}
 	defer broker.Close()
-	env := map[string]string{"FRAZIL_DATA": dir, "FRAZIL_BROKER": broker.Addr()}
-	spec, err := config.Parse("examples/etl/pipeline.yaml", etl.Spec, func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	// The spec as it is run, so that every command works on it, without variables.
+	text := strings.NewReplacer("${FRAZIL_DATA:-./frazil-data}", dir, "${FRAZIL_BROKER:-localhost:9092}", broker.Addr()).Replace(string(examples[example]))
+	file := filepath.Join(dir, "pipeline.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	spec, err := config.Parse(file, []byte(text), os.LookupEnv)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(dir, "pipeline.yaml")
-	if err := os.WriteFile(file, etl.Spec, 0o644); err != nil {
-		return err
-	}
-	fmt.Fprintf(a.out, "An embedded Kafka broker listens on %s; data is in %s.\nThis pipeline runs (examples/etl/pipeline.yaml):\n\n%s\n", broker.Addr(), dir, etl.Spec)
-	if err := a.demoRun(stop, spec, broker.Addr(), records, rate); err != nil {
+	fmt.Fprintf(a.out, "An embedded Kafka broker listens on %s; data is in %s.\nThis pipeline runs (%s):\n\n%s\n\n", broker.Addr(), dir, file, indented(text))
+	if err := a.demoRun(stop, file, spec, broker.Addr(), f); err != nil {
 		return err
 	}
 	if err := a.demoShow(stop, spec, broker.Addr()); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "\nTry next, with FRAZIL_DATA=%s FRAZIL_BROKER=%s in the environment:\n"+
-		"  frazil query %s 'SELECT event, count(*) AS n FROM events GROUP BY ALL'\n  frazil explain %s\n  frazil demo etl --records %d     goes on from here\n",
-		dir, broker.Addr(), file, file, 2*records)
-	if serve && stop.Err() == nil {
-		fmt.Fprintf(a.out, "The broker stays on %s until you interrupt it.\n", broker.Addr())
+	fmt.Fprintf(a.out, "\nTry next:\n  frazil query %s 'SELECT event, count(*) AS n FROM events GROUP BY ALL'\n  frazil explain %s\n"+
+		"  frazil demo %s --records %d     goes on from here\n  frazil demo %s --serve              keeps the broker up for any Kafka client\n",
+		shellQuoted(file), shellQuoted(file), example, 2*f.records, example)
+	if f.serve && stop.Err() == nil {
+		fmt.Fprintf(a.out, "\nThe broker stays on %s until you interrupt it. In another terminal:\n  frazil status %s\n  kcat -b %s -t %s -C -c 3\n",
+			broker.Addr(), shellQuoted(file), broker.Addr(), demo.Topic)
 		<-stop.Done()
 	}
 	return nil
 }
 
+func indented(text string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n    ")
+}
+
+// shellQuoted is a path as it can be pasted into a shell.
+func shellQuoted(path string) string {
+	if strings.ContainsAny(path, " \t'\"$&;()*?[]<>|\\`!#~") {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
+}
+
 // demoRun produces and runs until everything produced is in the table.
-func (a *app) demoRun(stop context.Context, spec *config.Spec, broker string, records int64, rate int) error {
+func (a *app) demoRun(stop context.Context, file string, spec *config.Spec, broker string, f demoFlags) error {
+	flags := runFlags{takeover: true, grace: 20 * time.Second, text: true}
 	generating, done := context.WithCancel(stop)
 	defer done()
 	produced := make(chan error, 1)
-	go func() { produced <- demo.Generate(generating, broker, records, rate) }()
+	go func() { produced <- demo.Generate(generating, broker, f.records, f.rate) }()
 	running, finish := context.WithCancel(stop)
 	defer finish()
 	ended := make(chan error, 1)
-	go func() {
-		ended <- a.runSpec(running, "examples/etl/pipeline.yaml", spec, runFlags{takeover: true, grace: 20 * time.Second})
-	}()
+	go func() { ended <- a.runSpec(running, file, spec, flags) }()
 	select {
 	case err := <-ended:
-		return err // failed, or interrupted
+		done()
+		return errors.Join(err, notCancelled(<-produced)) // failed, or interrupted
 	case err := <-produced:
-		if err != nil && !errors.Is(err, context.Canceled) {
-			finish()
-			return errors.Join(err, <-ended)
+		finish()
+		if err := errors.Join(notCancelled(err), <-ended); err != nil || stop.Err() != nil {
+			return err
 		}
 	}
-	finish()
-	if err := <-ended; err != nil || stop.Err() != nil {
-		return err
+	flags.availableNow = true
+	return a.runSpec(stop, file, spec, flags)
+}
+
+func notCancelled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return a.runSpec(stop, "examples/etl/pipeline.yaml", spec, runFlags{availableNow: true, takeover: true, grace: 20 * time.Second})
+	return err
 }
 
 // demoShow prints rows of the table and an account that does not come from the
 // engine: the generator makes every record again and counts.
 func (a *app) demoShow(stop context.Context, spec *config.Spec, broker string) error {
 	ctx := context.WithoutCancel(stop)
-	log, err := a.logger()
-	if err != nil {
-		return err
-	}
-	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log})
+	p, err := pipeline.New(ctx, spec, pipeline.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	tables, err := tablesOf(ctx, spec, p)
+	e, err := a.engine(ctx, spec, p, queryFlags{})
 	if err != nil {
-		return err
-	}
-	e, err := query.Open(tables, os.TempDir())
-	if err != nil {
+		if stop.Err() != nil {
+			return nil // interrupted before there was a table
+		}
 		return err
 	}
 	defer e.Close()
-	if err := e.Refresh(ctx); err != nil {
-		return err
-	}
-	show := func(text string) error {
+	for _, text := range []string{
+		"SELECT * FROM web.events ORDER BY event_time LIMIT 8",
+		"SELECT event, count(*) AS rows, count(DISTINCT visitor) AS visitors, sum(price) AS price FROM web.events GROUP BY ALL ORDER BY ALL",
+	} {
 		fmt.Fprintf(a.out, "\n%s\n\n", text)
-		return printRows(a.out, "table", func(header func([]string) error, row func([]any) error) error { return e.Query(ctx, text, header, row) })
-	}
-	if err := show("SELECT * FROM web.events ORDER BY event_time LIMIT 8"); err != nil {
-		return err
-	}
-	if err := show("SELECT event, count(*) AS rows, count(DISTINCT visitor) AS visitors, sum(price) AS price FROM web.events GROUP BY ALL ORDER BY ALL"); err != nil {
-		return err
+		if err := a.printQuery(ctx, e, "table", text); err != nil {
+			return err
+		}
 	}
 	if stop.Err() != nil {
 		fmt.Fprintln(a.out, "\nInterrupted: the next start goes on from here.")
 		return nil
 	}
+	return a.account(ctx, e, broker)
+}
+
+func (a *app) account(ctx context.Context, e *query.Engine, broker string) error {
 	var inTable int64
-	if err := e.Query(ctx, "SELECT count(*) FROM web.events", func([]string) error { return nil }, func(v []any) error {
-		inTable, err = strconv.ParseInt(fmt.Sprint(v[0]), 10, 64)
+	err := e.Query(ctx, "SELECT count(*) FROM web.events", func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) (err error) {
+		inTable, err = strconv.ParseInt(rows.Column(0).ValueStr(0), 10, 64)
 		return err
-	}); err != nil {
-		return err
-	}
-	n, err := demo.Produced(ctx, broker)
+	})
 	if err != nil {
 		return err
 	}
-	total, kept := demo.Account(n)
+	ends, err := demo.Ends(ctx, broker)
+	if err != nil {
+		return err
+	}
+	total, kept := demo.Account(ends)
 	fmt.Fprintf(a.out, "\nAccount: the topic holds %d records; made again and counted, %d of them pass the filter; the table has %d rows.\n", total, kept, inTable)
 	if kept != inTable {
 		return fmt.Errorf("%w: the table should have %d rows", batch.ErrDataLost, kept)

@@ -2,265 +2,132 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"regexp"
-	"sort"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/kafka"
+	"github.com/frazil-io/frazil/internal/pipeline"
 )
 
-// sampleMax is how many records of each partition init looks at.
-const sampleMax = 500
+// initFlags are those of init.
+type initFlags struct {
+	brokers                       []string
+	topic, file                   string
+	mechanism, username, password string
+	tls                           bool
+	ca                            string
+}
 
 func (a *app) initCommand() *cobra.Command {
-	var brokers []string
-	var topic, out string
+	var f initFlags
 	cmd := &cobra.Command{
 		Use: "init --brokers B --topic T", Short: "Sample a topic and write a spec to read, change and keep", Args: exactly(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
-			if len(brokers) == 0 || topic == "" {
+		Long: `Reads some of the oldest and some of the newest records of each partition, and
+writes a spec with the columns that were seen. Values of several types are kept
+as JSON text in the column _unknown. A topic without JSON objects is taken raw.
+
+The password of SASL is read from an environment variable, which the spec names.`,
+		Example: `  frazil init --brokers localhost:9092 --topic clicks --file clicks.yaml
+  frazil init --brokers kafka:9093 --topic clicks --tls \
+    --sasl-mechanism scram-sha-512 --sasl-username me --sasl-password-env KAFKA_PASSWORD`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(f.brokers) == 0 || f.topic == "" {
 				return fmt.Errorf("%w: say where the records are: --brokers localhost:9092 --topic clicks", errUsage)
 			}
-			if out != "" {
-				if _, err := os.Stat(out); err == nil {
-					return fmt.Errorf("%w: %s exists already; name another file with --file", errUsage, out)
-				}
-			}
-			values, err := sample(context.Background(), brokers, topic)
-			if err != nil {
-				return err
-			}
-			text, err := specFor(brokers, topic, values)
-			if err != nil {
-				return err
-			}
-			if out == "" {
-				_, err = fmt.Fprint(a.out, text)
-				return err
-			}
-			if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
-				return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
-			}
-			fmt.Fprintf(a.out, "%s written; read it, then: frazil run %s\n", out, out)
-			return nil
+			return a.init(cmd.Context(), f)
 		},
 	}
-	cmd.Flags().StringSliceVar(&brokers, "brokers", nil, "host:port, separated by commas")
-	cmd.Flags().StringVar(&topic, "topic", "", "the topic")
-	cmd.Flags().StringVar(&out, "file", "", "where to write the spec; the standard output if not said")
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.brokers, "brokers", nil, "host:port, separated by commas")
+	flags.StringVar(&f.topic, "topic", "", "the topic")
+	flags.StringVar(&f.file, "file", "", "where to write the spec; the standard output if not said")
+	flags.StringVar(&f.mechanism, "sasl-mechanism", "", "plain, scram-sha-256 or scram-sha-512")
+	flags.StringVar(&f.username, "sasl-username", "", "who logs in")
+	flags.StringVar(&f.password, "sasl-password-env", "KAFKA_PASSWORD", "the environment variable that holds the password")
+	flags.BoolVar(&f.tls, "tls", false, "encrypt, and check the broker's certificate")
+	flags.StringVar(&f.ca, "tls-ca", "", "file with certificates to trust, instead of the system's")
+	completes(cmd, "sasl-mechanism", "plain", "scram-sha-256", "scram-sha-512")
 	return cmd
 }
 
-// sample reads the newest records of a topic.
-func sample(ctx context.Context, brokers []string, topic string) ([][]byte, error) {
-	o := kafka.Options{Brokers: brokers}
-	if err := kafka.Check(ctx, o, []string{topic}); err != nil {
-		return nil, err
+func (a *app) init(ctx context.Context, f initFlags) error {
+	if f.file != "" {
+		if _, err := os.Stat(f.file); err == nil {
+			return fmt.Errorf("%w: %s exists already; name another file with --file", errUsage, f.file)
+		}
 	}
-	plain, err := kafka.NewClient(o)
+	o, err := f.options()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer plain.Close()
-	admin := kadm.NewClient(plain)
-	starts, err := admin.ListStartOffsets(ctx, topic)
+	s, err := takeSample(ctx, o, f.topic)
 	if err != nil {
-		return nil, kafka.Classify(ctx, "list offsets", err)
+		return err
 	}
-	ends, err := admin.ListCommittedOffsets(ctx, topic)
+	text, err := f.draft(s)
 	if err != nil {
-		return nil, kafka.Classify(ctx, "list offsets", err)
+		return err
 	}
-	from := map[int32]kgo.Offset{}
-	want := map[int32]int64{}
-	ends.Each(func(l kadm.ListedOffset) {
-		first, _ := starts.Lookup(topic, l.Partition)
-		if at := max(first.Offset, l.Offset-sampleMax); at < l.Offset {
-			from[l.Partition] = kgo.NewOffset().At(at)
-			want[l.Partition] = l.Offset
-		}
-	})
-	if len(from) == 0 {
-		return nil, fmt.Errorf("%w: topic %q holds no records to learn columns from; produce some first", batch.ErrInvalid, topic)
-	}
-	reader, err := kafka.NewClient(o, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	// What is written must run: the checks of validate are made here.
+	spec, err := config.Parse("the spec that init wrote", []byte(text), os.LookupEnv)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer reader.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	var values [][]byte
-	for len(want) > 0 && ctx.Err() == nil {
-		fetches := reader.PollFetches(ctx)
-		fetches.EachRecord(func(r *kgo.Record) {
-			if r.Value != nil {
-				values = append(values, r.Value)
-			}
-			if r.Offset+1 >= want[r.Partition] {
-				delete(want, r.Partition)
-			}
-		})
+	p, err := pipeline.New(ctx, spec, pipeline.Options{ReadOnly: true})
+	if err != nil {
+		return err
 	}
-	return values, nil
+	p.Close()
+	if f.file == "" {
+		_, err = fmt.Fprint(a.out, text)
+		return err
+	}
+	out, err := os.OpenFile(f.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %s exists already; name another file with --file", errUsage, f.file)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	_, err = out.WriteString(text)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", f.file, err)
+	}
+	fmt.Fprintf(a.out, "%s written from %d records; read it, then:\n  frazil preview %s\n  frazil run %s\n", f.file, len(s.values), f.file, f.file)
+	return nil
 }
 
-// shape is what was seen of one JSON value.
-type shape struct {
-	kinds   map[string]bool // BIGINT, DOUBLE, BOOLEAN, VARCHAR, TIMESTAMPTZ, object, list
-	members map[string]*shape
-	order   []string
-	element *shape
+func (f initFlags) options() (kafka.Options, error) {
+	o := kafka.Options{Brokers: f.brokers, TLS: kafka.TLS{Enabled: f.tls || f.ca != "", CA: f.ca}}
+	if f.mechanism == "" {
+		return o, nil
+	}
+	password, ok := os.LookupEnv(f.password)
+	if !ok {
+		return o, fmt.Errorf("%w: variable %s is not set; put the password there, or name another one with --sasl-password-env", errUsage, f.password)
+	}
+	o.SASL = kafka.SASL{Mechanism: f.mechanism, Username: f.username, Password: password}
+	return o, nil
 }
 
-func newShape() *shape { return &shape{kinds: map[string]bool{}, members: map[string]*shape{}} }
-
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$`)
-
-func (s *shape) see(v any) {
-	switch v := v.(type) {
-	case nil:
-	case bool:
-		s.kinds["BOOLEAN"] = true
-	case json.Number:
-		if _, err := v.Int64(); err == nil {
-			s.kinds["BIGINT"] = true
-		} else {
-			s.kinds["DOUBLE"] = true
-		}
-	case string:
-		if _, err := time.Parse(time.RFC3339Nano, v); err == nil && rfc3339.MatchString(v) {
-			s.kinds["TIMESTAMPTZ"] = true
-		} else {
-			s.kinds["VARCHAR"] = true
-		}
-	case []any:
-		s.kinds["list"] = true
-		if s.element == nil {
-			s.element = newShape()
-		}
-		for _, e := range v {
-			s.element.see(e)
-		}
-	case map[string]any:
-		s.kinds["object"] = true
-		var names []string
-		for name := range v {
-			names = append(names, name)
-		}
-		sort.Strings(names)
-		for _, name := range names {
-			if s.members[name] == nil {
-				s.members[name] = newShape()
-				s.order = append(s.order, name)
-			}
-			s.members[name].see(v[name])
-		}
+// login is the part of the spec that says how to log in.
+func (f initFlags) login() string {
+	var b strings.Builder
+	if f.mechanism != "" {
+		fmt.Fprintf(&b, "      sasl: {mechanism: %s, username: %s, password: \"${%s}\"}\n", f.mechanism, yamlText(f.username), f.password)
 	}
-}
-
-// sqlType is the narrowest type that took everything seen, "" where none does.
-func (s *shape) sqlType() string {
-	k := s.kinds
-	switch {
-	case len(k) == 0:
-		return "VARCHAR"
-	case len(k) == 1 && k["list"]:
-		if inner := s.element.sqlType(); inner != "" {
-			return inner + "[]"
-		}
-		return ""
-	case len(k) == 1 && k["object"]:
-		var members []string
-		for _, name := range s.order {
-			if t := s.members[name].sqlType(); t != "" {
-				members = append(members, quoteName(name)+" "+t)
-			}
-		}
-		if len(members) == 0 {
-			return ""
-		}
-		return "STRUCT(" + strings.Join(members, ", ") + ")"
-	case len(k) == 1:
-		for name := range k {
-			return name
-		}
-	case len(k) == 2 && k["BIGINT"] && k["DOUBLE"]:
-		return "DOUBLE"
-	case len(k) == 2 && k["TIMESTAMPTZ"] && k["VARCHAR"]:
-		return "VARCHAR"
+	if f.ca != "" {
+		fmt.Fprintf(&b, "      tls: {ca: %s}\n", yamlText(f.ca))
+	} else if f.tls {
+		b.WriteString("      tls: {}\n")
 	}
-	return ""
-}
-
-var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-func quoteName(name string) string {
-	if plainName.MatchString(name) {
-		return name
-	}
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
-}
-
-var notLabel = regexp.MustCompile(`[^a-z0-9]+`)
-
-// specFor writes a spec for what was sampled.
-func specFor(brokers []string, topic string, values [][]byte) (string, error) {
-	root := newShape()
-	bad := 0
-	for _, v := range values {
-		d := json.NewDecoder(strings.NewReader(string(v)))
-		d.UseNumber()
-		var object map[string]any
-		if d.Decode(&object) != nil {
-			bad++
-			continue
-		}
-		root.see(object)
-	}
-	if len(root.order) == 0 {
-		return "", fmt.Errorf("%w: none of %d sampled records of topic %q is a JSON object; write a spec by hand with format: raw", batch.ErrInvalid, len(values), topic)
-	}
-	label := strings.Trim(notLabel.ReplaceAllString(strings.ToLower(topic), "-"), "-")
-	relation := strings.ReplaceAll(label, "-", "_")
-	if relation[0] >= '0' && relation[0] <= '9' {
-		relation = "t_" + relation
-	}
-	b := &strings.Builder{}
-	fmt.Fprintf(b, "# Written by frazil init from %d records of topic %s", len(values), topic)
-	if bad > 0 {
-		fmt.Fprintf(b, "; %d of them are no JSON objects", bad)
-	}
-	fmt.Fprintf(b, ".\n# The columns are what was seen: check them, they are frozen from here on.\n")
-	fmt.Fprintf(b, "name: %s\ntrigger: {interval: 1s}\ncheckpoint: ./frazil-data/checkpoints\n\ncatalogs:\n", label)
-	fmt.Fprintf(b, "  lake:                          # embedded: a SQLite file and a directory; for production use type: rest\n    type: sql\n    uri: ./frazil-data/catalog.db\n    warehouse: ./frazil-data/warehouse\n\n")
-	fmt.Fprintf(b, "sources:\n  %s:\n    kafka:\n      brokers: [%s]\n      topics: [%s]\n      start: earliest            # or latest, a timestamp, offsets\n    format: json\n    columns: |\n", relation, strings.Join(brokers, ", "), topic)
-	var left []string
-	var columns []string
-	for _, name := range root.order {
-		t := root.members[name].sqlType()
-		if t == "" || strings.HasPrefix(name, "__") {
-			left = append(left, name)
-			continue
-		}
-		columns = append(columns, fmt.Sprintf("      %s %s", quoteName(name), t))
-	}
-	fmt.Fprintf(b, "%s\n", strings.Join(columns, ",\n"))
-	if len(left) > 0 {
-		fmt.Fprintf(b, "    # left out, because their values have several types: %s\n    # options: {unknown_fields: column} keeps them as JSON text in _unknown\n", strings.Join(left, ", "))
-	}
-	if bad > 0 {
-		fmt.Fprintf(b, "    on_bad_record: skip          # records that cannot be decoded are counted; fail stops at the first one\n")
-	}
-	fmt.Fprintf(b, "\nsinks:\n  %s_rows:\n    sql: SELECT * FROM %s\n    iceberg:\n      catalog: lake\n      table: raw.%s\n", relation, relation, relation)
-	return b.String(), nil
+	return b.String()
 }

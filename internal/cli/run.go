@@ -2,12 +2,10 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"math"
 	"runtime/debug"
-	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +24,7 @@ type runFlags struct {
 	grace        time.Duration
 	listen       string
 	pprof        bool
+	text         bool // for people, also where there is no terminal
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -36,12 +35,19 @@ func (a *app) runCommand() *cobra.Command {
 in the tables that was in Kafka when it began.
 
 At SIGTERM or SIGINT the batch under way is finished, or abandoned when --grace
-is over; an abandoned batch is run again, exactly, by the next start.
+is over; a second signal ends at once. An abandoned batch is run again, exactly,
+by the next start.
+
+On a terminal it shows one line that changes; elsewhere it prints one JSON object
+for each batch, with the names of Spark's StreamingQueryProgress.
 
 Exit codes: 0 done, 1 failed, 2 invalid (spec, SQL, schema, credentials, a bad
 record), 3 records lost or histories disagree, 4 another driver took over.`,
-		Args: exactly(1, "a spec"),
-		RunE: func(_ *cobra.Command, args []string) error { return a.run(args[0], f) },
+		Example: `  frazil run clicks.yaml --listen :8080
+  frazil run clicks.yaml --available-now
+  frazil run clicks.yaml --output json | jq .numInputRows`,
+		Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0], f) },
 	}
 	cmd.Flags().BoolVar(&f.availableNow, "available-now", false, "end when everything is committed that is available now")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "do not wait for another driver that seems to own the pipeline; it is fenced")
@@ -52,13 +58,14 @@ record), 3 records lost or histories disagree, 4 another driver took over.`,
 	return cmd
 }
 
-func (a *app) run(path string, f runFlags) error {
+func (a *app) run(stop context.Context, path string, f runFlags) error {
+	if f.grace < 0 {
+		return fmt.Errorf("%w: --grace %s is negative", errUsage, f.grace)
+	}
 	spec, err := load(path)
 	if err != nil {
 		return err
 	}
-	stop, cancel := stopping()
-	defer cancel()
 	return a.runSpec(stop, path, spec, f)
 }
 
@@ -76,13 +83,18 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 		return err
 	}
 	debug.SetMemoryLimit(int64(float64(spec.Memory) * shareOfGo))
-	var show driver.Observer = &jsonProgress{out: a.out}
-	if format == "text" {
-		show = &liveLine{out: a.out, terminal: isTerminal(a.out)}
+	var show progress = newJSONProgress(a.out, spec)
+	if format == "text" || f.text {
+		l := a.newLiveLine()
+		if show = l; l.width() > 0 {
+			a.live = l
+			defer func() { a.live = nil }()
+		}
 	}
-	status := server.NewStatus(spec.Name, interval(spec), time.Now)
 	ctx := context.Background()
-	p, err := pipeline.New(ctx, spec, pipeline.Options{
+	var p *pipeline.Pipeline // the status is made first, and asked later
+	status := server.NewStatus(spec.Name, interval(spec), time.Now, func() map[string]int64 { return p.Memory(ctx) })
+	p, err = pipeline.New(ctx, spec, pipeline.Options{
 		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Grace: f.grace, Log: log, Observer: both{show, status},
 	})
 	if err != nil {
@@ -91,16 +103,18 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 	defer p.Close()
 	if f.listen != "" {
 		s, err := server.Listen(f.listen, status, f.pprof)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("--listen %s: another process listens there; stop it, or choose another port", f.listen)
+		}
 		if err != nil {
 			return fmt.Errorf("%w: --listen %q: %w", errUsage, f.listen, err)
 		}
 		log.Info("listening", "address", s.Addr())
 		defer s.Close()
 	}
+	show.begin()
 	err = p.Run(ctx, stop)
-	if l, ok := show.(*liveLine); ok {
-		l.end()
-	}
+	show.end()
 	return err
 }
 
@@ -118,109 +132,3 @@ func (b both) Batch(p driver.Progress)        { b.a.Batch(p); b.b.Batch(p) }
 func (b both) Listed(at time.Time, lag int64) { b.a.Listed(at, lag); b.b.Listed(at, lag) }
 func (b both) Waiting(reason string)          { b.a.Waiting(reason); b.b.Waiting(reason) }
 func (b both) Standby(reason string)          { b.a.Standby(reason); b.b.Standby(reason) }
-
-// jsonProgress prints one line a batch, with the names of Spark's streaming
-// progress where the meaning is the same.
-type jsonProgress struct {
-	mu  sync.Mutex
-	out io.Writer
-	lag int64
-}
-
-func (j *jsonProgress) Listed(_ time.Time, lag int64) { j.lag = lag }
-func (j *jsonProgress) Waiting(string)                {}
-func (j *jsonProgress) Standby(string)                {}
-
-func (j *jsonProgress) Batch(p driver.Progress) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	sinks := map[string]any{}
-	for _, o := range p.Outcome {
-		sinks[o.Sink] = map[string]any{"numOutputRows": o.Counts.Written, "snapshotId": o.Snapshot, "rejected": o.Counts.Rejected}
-	}
-	_ = json.NewEncoder(j.out).Encode(map[string]any{
-		"batchId": p.Batch, "revision": p.Revision, "timestamp": p.Start.UTC().Format(time.RFC3339Nano),
-		"numInputRows": p.Tally.Data, "inputBytes": p.Tally.Bytes, "skipped": p.Tally.Skipped,
-		"processedRowsPerSecond": perSecond(p.Tally.Data, p.Total),
-		"durationMs":             map[string]int64{"triggerExecution": p.Total.Milliseconds(), "addBatch": p.Prepare.Milliseconds(), "commit": p.Commit.Milliseconds()},
-		"lag":                    j.lag, "sinks": sinks,
-	})
-}
-
-func perSecond(n int64, d time.Duration) float64 {
-	if d <= 0 {
-		return 0
-	}
-	return math.Round(float64(n) / d.Seconds())
-}
-
-// liveLine shows one line that changes, or on no terminal one a batch.
-type liveLine struct {
-	out      io.Writer
-	terminal bool
-	mu       sync.Mutex
-	lag      int64
-	shown    bool
-	first    time.Time
-	records  int64
-}
-
-func (l *liveLine) Listed(_ time.Time, lag int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lag = lag
-}
-
-func (l *liveLine) Waiting(reason string) { l.say(reason) }
-func (l *liveLine) Standby(reason string) { l.say(reason) }
-
-func (l *liveLine) say(reason string) {
-	if reason == "" {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.print("waiting: " + reason)
-}
-
-func (l *liveLine) Batch(p driver.Progress) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.first.IsZero() {
-		l.first = p.Start
-	}
-	l.records += p.Tally.Data
-	var rows int64
-	for _, o := range p.Outcome {
-		rows += o.Counts.Written
-	}
-	l.print(fmt.Sprintf("batch %d · %d records → %d rows · %s records/s · lag %d · %s (commit %s)",
-		p.Batch, p.Tally.Data, rows, short(perSecond(p.Tally.Data, p.Total)), l.lag, p.Total.Round(time.Millisecond), p.Commit.Round(time.Millisecond)))
-}
-
-func (l *liveLine) print(text string) {
-	if !l.terminal {
-		fmt.Fprintln(l.out, text)
-		return
-	}
-	fmt.Fprintf(l.out, "\r\x1b[2K%s", text)
-	l.shown = true
-}
-
-func (l *liveLine) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.shown {
-		fmt.Fprintln(l.out)
-	}
-}
-
-func short(n float64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f M", n/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.0f k", n/1e3)
-	}
-	return fmt.Sprintf("%.0f", n)
-}

@@ -16,7 +16,11 @@ func (a *app) validateCommand() *cobra.Command {
 	var connect bool
 	cmd := &cobra.Command{
 		Use: "validate SPEC…", Short: "Check everything that can be checked without running",
-		Long: "Checks YAML, keys, columns, SQL and types. With --connect it also asks the brokers, the catalogs and the checkpoint.",
+		Long: `Checks YAML, keys, columns, SQL and types. With --connect it also asks the brokers,
+the catalogs, the tables and the checkpoint. It changes nothing.`,
+		Example: `  frazil validate clicks.yaml
+  frazil validate --connect pipelines/*.yaml`,
+		ValidArgsFunction: anySpecFiles,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fmt.Errorf("%w: %s takes at least one spec", errUsage, cmd.CommandPath())
@@ -56,36 +60,31 @@ func (a *app) validate(ctx context.Context, path string, connect bool) error {
 	if err != nil {
 		return err
 	}
-	p, err := pipeline.New(context.WithoutCancel(orBackground(ctx)), spec, pipeline.Options{Log: log})
+	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log, ReadOnly: true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer p.Close()
 	if connect {
-		if err := p.Connect(orBackground(ctx)); err != nil {
+		if err := p.Connect(ctx); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return nil
 }
 
-func orBackground(ctx context.Context) context.Context {
-	if ctx == nil {
-		return context.Background()
-	}
-	return ctx
-}
-
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain SPEC", Short: "Show how each sink's SQL runs", Args: exactly(1, "a spec"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			ctx := context.Background()
+		Use: "explain SPEC", Short: "Show how each sink's SQL runs", Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
+		Long:    "Shows for each sink what its SQL reads, what runs, and the columns of its table.",
+		Example: "  frazil explain clicks.yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
 			spec, err := load(args[0])
 			if err != nil {
 				return err
 			}
-			p, err := pipeline.New(ctx, spec, pipeline.Options{})
+			p, err := pipeline.New(ctx, spec, pipeline.Options{ReadOnly: true})
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -105,6 +104,10 @@ func (a *app) explainCommand() *cobra.Command {
 func (a *app) schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "spec-schema", Short: "Print the JSON Schema of the spec, for editors", Args: exactly(0, "nothing"),
+		Long: `Prints a JSON Schema with which editors complete and check a spec. For the YAML
+language server, write the schema to a file and begin a spec with
+  # yaml-language-server: $schema=frazil.schema.json`,
+		Example: "  frazil spec-schema > frazil.schema.json", ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			data, err := config.JSONSchema()
 			if err != nil {

@@ -31,8 +31,13 @@ var units = []struct {
 }
 
 // UnmarshalYAML reads a size.
-func (b *Bytes) UnmarshalYAML(data []byte) error {
-	text := scalar(data)
+func (b *Bytes) UnmarshalYAML(data []byte) (err error) {
+	*b, err = ParseBytes(scalar(data))
+	return err
+}
+
+// ParseBytes reads a size.
+func ParseBytes(text string) (Bytes, error) {
 	for _, u := range units {
 		number, ok := strings.CutSuffix(text, u.suffix)
 		if !ok {
@@ -42,10 +47,9 @@ func (b *Bytes) UnmarshalYAML(data []byte) error {
 		if err != nil || n < 0 || n*u.bytes > 1<<62 {
 			break
 		}
-		*b = Bytes(n * u.bytes)
-		return nil
+		return Bytes(n * u.bytes), nil
 	}
-	return fmt.Errorf("%q is not a size; write for instance 256MiB", text)
+	return 0, fmt.Errorf("%q is not a size; write for instance 256MiB", text)
 }
 
 // Duration is a time span: 1s, 500ms, 7d.

@@ -79,15 +79,19 @@ func Record(i int64) (value []byte, kept bool) {
 	return value, event != "scroll"
 }
 
-// Account counts the first n records of the topic, by making them again: how
-// many there are and how many the example's SQL keeps.
-func Account(n int64) (records, kept int64) {
-	for i := range n {
-		if _, k := Record(i); k {
-			kept++
+// Account counts what the topic holds up to these ends of its partitions, by
+// making every record again: how many there are and how many the example's SQL
+// keeps.
+func Account(ends []int64) (records, kept int64) {
+	for p, end := range ends {
+		for k := range end {
+			if _, keeps := Record(k*Partitions + int64(p)); keeps {
+				kept++
+			}
 		}
+		records += end
 	}
-	return n, kept
+	return records, kept
 }
 
 // Generate produces records from where the topic ends up to total, rate a second
@@ -100,12 +104,10 @@ func Generate(ctx context.Context, broker string, total int64, rate int) error {
 		return err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, Topic)
+	have, err := ends(ctx, client)
 	if err != nil {
 		return err
 	}
-	have := make([]int64, Partitions)
-	ends.Each(func(l kadm.ListedOffset) { have[l.Partition] = l.Offset })
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	per := int64(max(1, rate/20))
@@ -135,18 +137,29 @@ func Generate(ctx context.Context, broker string, total int64, rate int) error {
 	return failed
 }
 
-// Produced is how many records the topic holds.
-func Produced(ctx context.Context, broker string) (int64, error) {
+// Ends are how many records each partition of the topic holds.
+func Ends(ctx context.Context, broker string) ([]int64, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, Topic)
-	if err != nil {
-		return 0, err
+	return ends(ctx, client)
+}
+
+func ends(ctx context.Context, client *kgo.Client) ([]int64, error) {
+	listed, err := kadm.NewClient(client).ListEndOffsets(ctx, Topic)
+	if err == nil {
+		err = listed.Error()
 	}
-	var n int64
-	ends.Each(func(l kadm.ListedOffset) { n += l.Offset })
-	return n, nil
+	if err != nil {
+		return nil, err
+	}
+	all := make([]int64, Partitions)
+	listed.Each(func(l kadm.ListedOffset) {
+		if int(l.Partition) < len(all) {
+			all[l.Partition] = l.Offset
+		}
+	})
+	return all, nil
 }

@@ -2,15 +2,18 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
-	"github.com/frazil-io/frazil/internal/batch"
-	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/apache/iceberg-go/catalog"
+
 	"github.com/frazil-io/frazil/internal/kafka"
 )
 
 // Connect asks every server of the spec: brokers and topics, catalogs, the
-// checkpoint. It changes nothing but makes the checkpoint's folder.
+// checkpoint. It changes nothing.
 func (p *Pipeline) Connect(ctx context.Context) error {
 	for _, name := range p.spec.Sources.Names {
 		k := p.spec.Sources.By[name].Kafka
@@ -18,105 +21,48 @@ func (p *Pipeline) Connect(ctx context.Context) error {
 			return fmt.Errorf("source %s: %w", name, err)
 		}
 	}
-	for name := range p.spec.Catalogs {
-		c, err := p.Catalog(ctx, name)
-		if err != nil {
-			return err
+	for _, name := range slices.Sorted(maps.Keys(p.spec.Catalogs)) {
+		if err := p.connectCatalog(ctx, name); err != nil {
+			return fmt.Errorf("catalog %s: %w", name, err)
 		}
-		for range c.Catalog.ListTables(ctx, []string{"frazil_connect_check"}) {
-			break
-		}
-	}
-	_, err := p.Checkpoint(ctx)
-	return err
-}
-
-// SinkStatus is what a table's tag says.
-type SinkStatus struct {
-	Sink     string        `json:"sink"`
-	Table    string        `json:"table"`
-	Stamp    string        `json:"stamp"`
-	Batch    batch.ID      `json:"batch"`
-	Rows     int64         `json:"rows"`
-	End      batch.Offsets `json:"offsets"`
-	Ancestry string        `json:"ancestry"`
-	Head     int64         `json:"head"`
-}
-
-// Status is what checkpoint and tables say of a pipeline.
-type Status struct {
-	Name        string             `json:"name"`
-	Incarnation *batch.Incarnation `json:"incarnation,omitempty"`
-	Plan        *batch.Plan        `json:"plan,omitempty"`
-	Commits     []batch.Commit     `json:"commits,omitempty"`
-	Sinks       []SinkStatus       `json:"sinks"`
-	Lag         int64              `json:"lag"`
-	LagError    string             `json:"lag_error,omitempty"`
-}
-
-// Status looks at checkpoint, tables and Kafka. It changes nothing.
-func (p *Pipeline) Status(ctx context.Context) (*Status, error) {
-	s := &Status{Name: p.spec.Name}
-	cp, err := p.Checkpoint(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkpoint(ctx, cp); err != nil {
-		return nil, err
 	}
 	for _, name := range p.spec.Sinks.Names {
-		t, err := p.Table(ctx, name)
-		if err != nil {
-			return nil, err
+		if err := p.connectTable(ctx, name); err != nil {
+			return err
 		}
-		v, err := t.Load(ctx)
-		if err != nil {
-			return nil, err
-		}
-		one := SinkStatus{
-			Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Stamp: v.Stamp().String(), Batch: batch.None, Head: v.Head(),
-			Ancestry: map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()],
-		}
-		if st := v.Stamp(); st != nil {
-			one.Batch, one.Rows, one.End = st.Last, st.Total.Written, st.End
-		}
-		s.Sinks = append(s.Sinks, one)
 	}
-	s.lag(ctx, p)
-	return s, nil
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := cp.Incarnations(ctx); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", p.spec.Checkpoint, err)
+	}
+	return nil
 }
 
-// recent is how many commits a status shows.
-const recent = 5
-
-func (s *Status) checkpoint(ctx context.Context, cp *checkpoint.Checkpoint) error {
-	all, err := cp.Incarnations(ctx)
-	if err != nil || len(all) == 0 {
-		return err
+// connectCatalog asks a catalog for a table that nobody has. An embedded one that
+// does not exist yet will be made by the first run.
+func (p *Pipeline) connectCatalog(ctx context.Context, name string) error {
+	c, err := p.Catalog(ctx, name)
+	if err == nil {
+		_, err = c.Load(ctx, []string{"frazil_connect_check", "frazil_connect_check"})
 	}
-	s.Incarnation = &all[len(all)-1]
-	if s.Plan, err = cp.Newest(ctx, *s.Incarnation); err != nil {
-		return err
+	if missing(err) {
+		return nil
 	}
-	s.Commits, err = cp.Recorded(ctx, *s.Incarnation, recent)
 	return err
 }
 
-// lag counts what Kafka has beyond the table that is furthest behind the plan.
-func (s *Status) lag(ctx context.Context, p *Pipeline) {
-	src, err := p.Source()
-	if err == nil {
-		var available []batch.Available
-		if available, err = src.List(ctx); err == nil {
-			end := batch.Offsets{}
-			if s.Plan != nil {
-				end = s.Plan.End()
-			}
-			for _, a := range available {
-				s.Lag += max(0, a.End-max(a.Start, end[a.TopicPartition]))
-			}
-			return
-		}
+// connectTable checks that a sink's table, where it exists, fits its SQL.
+func (p *Pipeline) connectTable(ctx context.Context, name string) error {
+	_, err := p.Table(ctx, name)
+	if missing(err) && *p.spec.Sinks.By[name].Iceberg.Create {
+		return nil
 	}
-	s.LagError = err.Error()
+	return err
+}
+
+func missing(err error) bool {
+	return errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace)
 }

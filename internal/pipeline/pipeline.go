@@ -4,14 +4,18 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go/catalog"
 	"github.com/google/uuid"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -35,8 +39,11 @@ type Options struct {
 	Takeover     bool
 	Adopt        []string
 	Grace        time.Duration
-	Log          *slog.Logger
-	Observer     driver.Observer
+	// ReadOnly is for looking: no table, catalog or checkpoint is made, and what
+	// would be written to the checkpoint stays in memory.
+	ReadOnly bool
+	Log      *slog.Logger
+	Observer driver.Observer
 }
 
 // Pipeline is a spec whose SQL was checked.
@@ -168,6 +175,11 @@ func (p *Pipeline) Catalog(ctx context.Context, name string) (*lake.Catalog, err
 		return c, nil
 	}
 	c := p.spec.Catalogs[name]
+	if file, ok := sqliteFile(c); ok && p.opts.ReadOnly {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return nil, noCatalog(file)
+		}
+	}
 	opened, err := lake.Open(ctx, lake.Options{
 		Name: name, Type: c.Type, URI: c.URI, Warehouse: c.Warehouse, Credential: c.Credential, Token: c.Token, Properties: c.Properties,
 	})
@@ -176,6 +188,27 @@ func (p *Pipeline) Catalog(ctx context.Context, name string) (*lake.Catalog, err
 	}
 	p.catalogs[name] = opened
 	return opened, nil
+}
+
+// noCatalog is the file of an embedded catalog that nobody made yet: so there is
+// no table either.
+type noCatalog string
+
+func (n noCatalog) Error() string {
+	return fmt.Sprintf("the catalog's file %s does not exist yet; run the pipeline first", string(n))
+}
+
+// Is makes it what a missing table is.
+func (noCatalog) Is(target error) bool {
+	return target == batch.ErrInvalid || target == catalog.ErrNoSuchTable
+}
+
+// sqliteFile is the file of an embedded catalog.
+func sqliteFile(c config.Catalog) (string, bool) {
+	if c.Type != "sql" || strings.HasPrefix(c.URI, "postgres://") || strings.HasPrefix(c.URI, "postgresql://") {
+		return "", false
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(c.URI, "sqlite://"), "file:"), true
 }
 
 // Source opens the sources, once.
@@ -240,7 +273,7 @@ func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) 
 	}
 	m := p.spec.Maintenance
 	t, err := sink.Open(ctx, c, sink.Options{
-		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
+		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
 		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
 	}, p.exec.Schema(name), time.Now, p.log)
 	if err != nil {
@@ -261,6 +294,9 @@ func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, erro
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
+	if p.opts.ReadOnly {
+		store = &overlay{Store: store, kept: map[string][]byte{}}
+	}
 	p.records = checkpoint.New(store, p.spec.Name)
 	return p.records, nil
 }
@@ -278,8 +314,8 @@ func (p *Pipeline) storeProperties() map[string]string {
 	return nil
 }
 
-// Driver opens all rooms and wires them.
-func (p *Pipeline) Driver(ctx context.Context) (*driver.Driver, error) {
+// Driver opens all rooms and wires them, unless stop is cancelled meanwhile.
+func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	src, err := p.Source()
 	if err != nil {
 		return nil, err
@@ -297,7 +333,7 @@ func (p *Pipeline) Driver(ctx context.Context) (*driver.Driver, error) {
 		recordLoss = recordLoss || s.Kafka.OnDataLoss == "record"
 	}
 	for _, name := range p.spec.Sinks.Names {
-		t, err := p.patiently(ctx, name)
+		t, err := p.patiently(ctx, stop, name)
 		if err != nil {
 			return nil, err
 		}
@@ -325,13 +361,16 @@ func (p *Pipeline) Driver(ctx context.Context) (*driver.Driver, error) {
 const startTimeout = 30 * time.Second
 
 // patiently opens a sink's table, and waits for its catalog to start.
-func (p *Pipeline) patiently(ctx context.Context, name string) (*sink.Table, error) {
-	return patient(ctx, func() (*sink.Table, error) { return p.Table(ctx, name) })
+func (p *Pipeline) patiently(ctx, stop context.Context, name string) (*sink.Table, error) {
+	return patient(stop, func() (*sink.Table, error) { return p.Table(ctx, name) })
 }
 
 // Run runs the pipeline until its trigger ends or stop is cancelled.
 func (p *Pipeline) Run(ctx, stop context.Context) error {
-	d, err := p.Driver(ctx)
+	d, err := p.Driver(ctx, stop)
+	if stop.Err() != nil {
+		return nil // stopped before anything began
+	}
 	if err != nil {
 		return err
 	}

@@ -26,29 +26,37 @@ type Status struct {
 	registry *prometheus.Registry
 	m        metrics
 
-	mu      sync.Mutex
-	listed  time.Time // when Kafka answered last
-	lag     int64
-	done    time.Time // when the newest batch's outcome was known
-	waiting string
-	standby string
+	mu     sync.Mutex
+	listed time.Time // when Kafka answered last
+	lag    int64
+	done   time.Time // when the newest batch's outcome was known, or nothing waited
+	// caught is the time up to which everything that Kafka had is in the tables;
+	// candidate is a listing that will be that time when the batch that may be
+	// open is done.
+	caught, candidate time.Time
+	waiting           string
+	standby           string
 }
 
 type metrics struct {
-	batches, tries, bytes prometheus.Counter
-	records               *prometheus.CounterVec // by fate
-	rows                  *prometheus.CounterVec // by sink
-	duration              *prometheus.HistogramVec
-	lag, freshness, batch prometheus.Gauge
+	batches, tries, retries, bytes prometheus.Counter
+	records                        *prometheus.CounterVec // by fate
+	rows                           *prometheus.CounterVec // by sink
+	duration                       *prometheus.HistogramVec
+	lag, batch, committed          prometheus.Gauge
 }
 
 // readyAfter is how long a pipeline may be behind its trigger and still count as
 // committing on time.
 const readyAfter = time.Minute
 
-// NewStatus returns the status of a pipeline that has not begun.
-func NewStatus(name string, interval time.Duration, now func() time.Time) *Status {
-	s := &Status{now: now, interval: interval, registry: prometheus.NewRegistry(), done: now()}
+// Memory is how many bytes each part of a process holds, by the part's name.
+type Memory func() map[string]int64
+
+// NewStatus returns the status of a pipeline that has not begun. memory may be
+// nil.
+func NewStatus(name string, interval time.Duration, now func() time.Time, memory Memory) *Status {
+	s := &Status{now: now, interval: interval, registry: prometheus.NewRegistry(), done: now(), caught: now()}
 	labels := prometheus.Labels{"pipeline": name}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
@@ -62,11 +70,12 @@ func NewStatus(name string, interval time.Duration, now func() time.Time) *Statu
 	}
 	s.m = metrics{
 		batches:   counter("frazil_batches_total", "Batches whose outcome is known."),
-		tries:     counter("frazil_commit_requests_total", "Commits sent to catalogs; more than batches times sinks means retries."),
+		tries:     counter("frazil_commit_requests_total", "Commits sent to catalogs."),
+		retries:   counter("frazil_commit_retries_total", "Commits sent again because the one before failed, or its answer did not come."),
 		bytes:     counter("frazil_source_bytes_total", "Key and value bytes of the records that were read."),
 		lag:       gauge("frazil_lag_offsets", "Offsets that Kafka has beyond the newest plan."),
 		batch:     gauge("frazil_batch", "Number of the newest batch whose outcome is known."),
-		freshness: gauge("frazil_freshness_seconds", "Time since everything that Kafka had was in the tables."),
+		committed: gauge("frazil_last_batch_timestamp_seconds", "When the newest batch's outcome was known, in seconds since 1970."),
 		records:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_records_total", Help: "Offsets by fate: emitted, tombstone, skipped, aborted, control, lost, absent.", ConstLabels: labels}, []string{"fate"}),
 		rows:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_rows_total", Help: "Rows by sink and fate: written, rejected.", ConstLabels: labels}, []string{"sink", "fate"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -74,8 +83,42 @@ func NewStatus(name string, interval time.Duration, now func() time.Time) *Statu
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
 		}, []string{"phase"}),
 	}
-	s.registry.MustRegister(s.m.records, s.m.rows, s.m.duration, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ready := func() float64 {
+		if s.unready() == "" {
+			return 1
+		}
+		return 0
+	}
+	s.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "frazil_freshness_seconds", Help: "Time since everything that Kafka had was in the tables.", ConstLabels: labels}, s.freshness),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "frazil_ready", Help: "1 while the pipeline commits on time, as /readyz says.", ConstLabels: labels}, ready),
+		s.m.records, s.m.rows, s.m.duration, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if memory != nil {
+		s.registry.MustRegister(&memoryCollector{read: memory, desc: prometheus.NewDesc("frazil_memory_bytes", "Bytes in memory by part of the process.", []string{"part"}, labels)})
+	}
 	return s
+}
+
+// memoryCollector reads the parts when it is asked.
+type memoryCollector struct {
+	read Memory
+	desc *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *memoryCollector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *memoryCollector) Collect(to chan<- prometheus.Metric) {
+	for part, bytes := range c.read() {
+		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(bytes), part)
+	}
+}
+
+func (s *Status) freshness() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, s.now().Sub(s.caught).Seconds())
 }
 
 // Batch implements driver.Observer.
@@ -90,28 +133,43 @@ func (s *Status) Batch(p driver.Progress) {
 	} {
 		s.m.records.WithLabelValues(fate).Add(float64(n))
 	}
-	for _, o := range p.Outcome {
-		s.m.rows.WithLabelValues(o.Sink, "written").Add(float64(o.Counts.Written))
-		s.m.rows.WithLabelValues(o.Sink, "rejected").Add(float64(o.Counts.Rejected))
+	if t.Offsets > 0 { // else it was committed before, and counted there
+		for _, o := range p.Outcome {
+			s.m.rows.WithLabelValues(o.Sink, "written").Add(float64(o.Counts.Written))
+			s.m.rows.WithLabelValues(o.Sink, "rejected").Add(float64(o.Counts.Rejected))
+		}
 	}
+	s.m.retries.Add(float64(p.Retries))
 	s.m.duration.WithLabelValues("prepare").Observe(p.Prepare.Seconds())
 	s.m.duration.WithLabelValues("commit").Observe(p.Commit.Seconds())
 	s.m.duration.WithLabelValues("total").Observe(p.Total.Seconds())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.done = s.now()
+	s.m.committed.Set(float64(s.done.UnixMilli()) / 1e3)
+	if p.Lag >= 0 {
+		s.lag = p.Lag
+		s.m.lag.Set(float64(p.Lag))
+	}
+	if p.Lag == 0 && p.Plan != nil && p.Plan.Time.After(s.caught) {
+		s.caught = p.Plan.Time
+	}
 }
 
-// Listed implements driver.Observer.
+// Listed implements driver.Observer. No batch is open when Kafka is asked, so
+// what was listed before is in the tables.
 func (s *Status) Listed(at time.Time, lag int64) {
 	s.m.lag.Set(float64(lag))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listed, s.lag = at, lag
-	if lag == 0 {
-		s.done = s.now()
+	if s.candidate.After(s.caught) {
+		s.caught = s.candidate
 	}
-	s.m.freshness.Set(s.now().Sub(s.done).Seconds())
+	s.candidate = time.Time{}
+	if lag == 0 {
+		s.done, s.candidate = s.now(), at
+	}
 }
 
 // Waiting implements driver.Observer.
@@ -183,7 +241,7 @@ func Listen(address string, s *Status, withPprof bool) (*Server, error) {
 
 // Addr is where it listens.
 func (s *Server) Addr() string {
-	return strings.Replace(s.listener.Addr().String(), "[::]", "127.0.0.1", 1)
+	return strings.Replace(s.listener.Addr().String(), "[::]", "127.0.0.1", 1) // as it can be opened
 }
 
 // Close ends it.

@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/frazil-io/frazil/internal/source/decode"
+)
+
+var notLabel = regexp.MustCompile(`[^a-z0-9]+`)
+
+// labelMax leaves room for what is put around a name: a DNS label has 63.
+const labelMax = 50
+
+// names are what the spec calls things.
+type names struct{ label, relation string }
+
+func namesFor(topic string) names {
+	label := strings.Trim(notLabel.ReplaceAllString(strings.ToLower(topic), "-"), "-")
+	if len(label) > labelMax {
+		label = strings.Trim(label[:labelMax], "-")
+	}
+	if label == "" {
+		label = "topic"
+	}
+	relation := strings.ReplaceAll(label, "-", "_")
+	if relation[0] >= '0' && relation[0] <= '9' {
+		relation = "t_" + relation
+	}
+	return names{label, relation}
+}
+
+// yamlText quotes a text for YAML, and for what would be taken as a variable.
+func yamlText(s string) string {
+	quoted, err := json.Marshal(strings.ReplaceAll(s, "${", "$${"))
+	if err != nil {
+		return `""`
+	}
+	return string(quoted)
+}
+
+// draft writes a spec for what was sampled.
+func (f initFlags) draft(s *sampled) (string, error) {
+	n := namesFor(f.topic)
+	d := inspect(s.values)
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by frazil init from %d records of topic %s.\n", len(s.values)+s.tombstones, f.topic)
+	if d.raw() {
+		fmt.Fprintf(&b, "# They are no JSON objects: key and value are taken as they are.\n")
+	} else {
+		fmt.Fprintf(&b, "# The columns are what was seen: check them, they are frozen from the first run on.\n")
+	}
+	fmt.Fprintf(&b, `name: %s
+trigger: {interval: 1s}          # 0s: a batch as soon as the last one is done; {available_now: true}: drain, then exit
+checkpoint: ./frazil-data/checkpoints
+
+catalogs:
+  lake:                          # embedded: a SQLite file and a directory; for production use type: rest
+    type: sql
+    uri: ./frazil-data/catalog.db
+    warehouse: ./frazil-data/warehouse
+
+sources:
+  %s:
+    kafka:
+      brokers: [%s]
+      topics: [%s]
+      start: earliest            # or latest, a timestamp, offsets
+%s`, yamlText(n.label), n.relation, quotedList(f.brokers), yamlText(f.topic), f.login())
+	if d.raw() {
+		b.WriteString("    format: raw                  # columns key, value and headers\n    metadata: true               # adds _topic _partition _offset _timestamp _key _headers\n")
+	} else if err := d.source(&b, s); err != nil {
+		return "", err
+	}
+	fmt.Fprintf(&b, `
+sinks:
+  %s_rows:
+    sql: SELECT * FROM %s
+    iceberg:
+      catalog: lake
+      table: %s                  # made by the first run; partition_by: ["day(…)"] is for tables that grow
+`, n.relation, quoteName(n.relation), yamlText("raw."+n.relation))
+	return b.String(), nil
+}
+
+func quotedList(all []string) string {
+	quoted := make([]string, len(all))
+	for i, s := range all {
+		quoted[i] = yamlText(s)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// draftColumns is what the values say of a spec's columns.
+type draftColumns struct {
+	root    *shape
+	objects int // how many values are JSON objects
+	others  int
+	columns []string // for the spec
+	dropped []string // keys that are kept in _unknown
+	notes   []string
+}
+
+// raw says that JSON objects are the exception.
+func (d *draftColumns) raw() bool { return len(d.columns) == 0 || d.objects < d.others }
+
+func inspect(values [][]byte) *draftColumns {
+	d := &draftColumns{root: newShape()}
+	for _, v := range values {
+		object, err := jsonObject(v)
+		if err != nil {
+			d.others++
+			continue
+		}
+		d.objects++
+		d.root.see(object)
+	}
+	taken := map[string]bool{}
+	for _, name := range d.root.order {
+		m := d.root.members[name]
+		t := m.sqlType()
+		if t == "" || !columnName(name) || taken[strings.ToLower(name)] || d.hidden(name) {
+			d.dropped = append(d.dropped, visible(name))
+			continue
+		}
+		taken[strings.ToLower(name)] = true
+		d.columns = append(d.columns, quoteName(name)+" "+t)
+		if len(m.kinds) == 0 {
+			d.notes = append(d.notes, visible(name)+" was null each time: its type is a guess")
+		}
+		if unit := m.epoch(); unit != "" {
+			d.notes = append(d.notes, fmt.Sprintf("%s looks like %s since 1970: %s in SQL makes a time of it", visible(name), unitNames[unit], epochSQL(name, unit)))
+		}
+	}
+	return d
+}
+
+var unitNames = map[string]string{"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+func epochSQL(name, unit string) string {
+	column := quoteName(name)
+	switch unit {
+	case "s":
+		return "make_timestamptz(" + column + " * 1000000)"
+	case "ms":
+		return "make_timestamptz(" + column + " * 1000)"
+	case "us":
+		return "make_timestamptz(" + column + ")"
+	}
+	return "make_timestamptz(" + column + " // 1000)"
+}
+
+// hidden says that a key with dots reads like the path of another key's member:
+// a table cannot have both.
+func (d *draftColumns) hidden(name string) bool {
+	head, _, dotted := strings.Cut(name, ".")
+	for dotted {
+		if m := d.root.members[head]; m != nil && (m.kinds["object"] || m.kinds["list"]) {
+			return true
+		}
+		var next string
+		next, _, dotted = strings.Cut(strings.TrimPrefix(name[len(head):], "."), ".")
+		head += "." + next
+		if head == name {
+			break
+		}
+	}
+	return false
+}
+
+func jsonObject(value []byte) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.UseNumber()
+	var object map[string]any
+	if err := d.Decode(&object); err != nil {
+		return nil, err
+	}
+	if object == nil {
+		return nil, errors.New("null")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more behind the object")
+	}
+	return object, nil
+}
+
+// source writes the part of the spec that says how records become columns.
+func (d *draftColumns) source(b *strings.Builder, s *sampled) error {
+	columns := strings.Join(d.columns, ",\n")
+	unknown := decode.Ignore
+	b.WriteString("    format: json\n")
+	if len(d.dropped) > 0 {
+		unknown = decode.Column
+		fmt.Fprintf(b, "    # Without a column of their own, because of their values' types or their names: %s\n", strings.Join(d.dropped, ", "))
+		b.WriteString("    options: {unknown_fields: column}   # they are kept as JSON text in _unknown\n")
+	}
+	b.WriteString("    columns: |\n")
+	for _, c := range d.columns {
+		fmt.Fprintf(b, "      %s,\n", strings.ReplaceAll(c, "${", "$${"))
+	}
+	for _, note := range d.notes {
+		fmt.Fprintf(b, "    # %s\n", note)
+	}
+	bad, why, err := undecodable(columns, unknown, s.values)
+	if err != nil {
+		return err
+	}
+	if bad > 0 {
+		fmt.Fprintf(b, "    # %d of the sampled records cannot be decoded: %s\n", bad, visible(why))
+		b.WriteString("    on_bad_record: skip          # they are counted and logged; fail stops at the first one\n")
+	}
+	if s.tombstones > 0 {
+		fmt.Fprintf(b, "    tombstones: drop             # %d of the sampled records have no value; keep gives rows of NULLs\n", s.tombstones)
+	}
+	return nil
+}
+
+// undecodable counts the values that the pipeline's own decoder refuses, and says
+// why it refused the first one.
+func undecodable(columns string, unknown decode.Unknown, values [][]byte) (bad int, why string, err error) {
+	fields, err := decode.ParseColumns(columns)
+	if err != nil {
+		return 0, "", err
+	}
+	decoder, err := decode.New("json", fields, decode.Options{Unknown: unknown})
+	if err != nil {
+		return 0, "", err
+	}
+	for _, v := range values {
+		if err := decoder.Append(decode.Record{Value: v}); err != nil {
+			if bad++; bad == 1 {
+				why = err.Error()
+			}
+		}
+	}
+	for _, c := range decoder.Take() {
+		c.Release()
+	}
+	return bad, why, nil
+}

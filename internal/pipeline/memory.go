@@ -1,0 +1,50 @@
+package pipeline
+
+import (
+	"context"
+	"os"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// memoryTimeout bounds what a scrape may wait for.
+const memoryTimeout = 2 * time.Second
+
+// Memory is what the process holds, by part: go (heap, stacks and the runtime),
+// duckdb (its buffers) and other (Arrow and Parquet buffers outside of Go's heap,
+// code, allocators' slack). Together they are the resident memory, where the
+// system tells it. budget is the spec's `memory`.
+func (p *Pipeline) Memory(ctx context.Context) map[string]int64 {
+	ctx, cancel := context.WithTimeout(ctx, memoryTimeout)
+	defer cancel()
+	parts := map[string]int64{"budget": int64(p.spec.Memory)}
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	parts["go"] = int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
+	if n, err := p.exec.MemoryBytes(ctx); err == nil {
+		parts["duckdb"] = n
+	}
+	if resident := residentBytes(); resident > 0 {
+		parts["other"] = max(0, resident-parts["go"]-parts["duckdb"])
+	}
+	return parts
+}
+
+// residentBytes is the process's resident memory on Linux, 0 elsewhere.
+func residentBytes() int64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(data))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

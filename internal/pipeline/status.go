@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/checkpoint"
+)
+
+// SinkStatus is what a table's tag says.
+type SinkStatus struct {
+	Sink     string        `json:"sink"`
+	Table    string        `json:"table"`
+	Missing  bool          `json:"missing,omitempty"` // the table does not exist yet
+	Error    string        `json:"error,omitempty"`   // why the rest is not known
+	Stamp    string        `json:"stamp,omitempty"`
+	Batch    batch.ID      `json:"batch"`
+	Time     time.Time     `json:"time,omitzero"` // of the plan that was committed last
+	Rows     int64         `json:"rows"`
+	End      batch.Offsets `json:"offsets,omitempty"`
+	Ancestry string        `json:"ancestry,omitempty"`
+	Head     int64         `json:"head,omitempty"`
+}
+
+// StaleTag is a tag of a pipeline that has not moved for as long as snapshots are
+// kept.
+type StaleTag struct {
+	Table string    `json:"table"`
+	Tag   string    `json:"tag"`
+	Moved time.Time `json:"moved"`
+}
+
+// Status is what checkpoint, tables and Kafka say of a pipeline. What could not
+// be asked is said in its place.
+type Status struct {
+	Name            string             `json:"name"`
+	Now             time.Time          `json:"now"`
+	Incarnation     *batch.Incarnation `json:"incarnation,omitempty"`
+	Plan            *batch.Plan        `json:"plan,omitempty"`
+	Open            bool               `json:"open"` // the newest plan is not known to be committed
+	Commits         []batch.Commit     `json:"commits,omitempty"`
+	CheckpointError string             `json:"checkpoint_error,omitempty"`
+	Sinks           []SinkStatus       `json:"sinks"`
+	Stale           []StaleTag         `json:"stale_tags,omitempty"`
+	Lag             *int64             `json:"lag"` // null: see lag_error
+	LagError        string             `json:"lag_error,omitempty"`
+	// FreshnessSeconds is the age of the newest plan that every table has, 0 if
+	// Kafka has nothing behind it.
+	FreshnessSeconds *float64 `json:"freshness_seconds"`
+
+	failed error
+}
+
+// Err joins what could not be asked, nil if everything was.
+func (s *Status) Err() error { return s.failed }
+
+func (s *Status) fail(where string, err error) string {
+	s.failed = errors.Join(s.failed, fmt.Errorf("%s: %w", where, err))
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+// askTimeout bounds each part of a status: a server that is away must not hide
+// what the others say.
+const askTimeout = 10 * time.Second
+
+// Status looks at checkpoint, tables and Kafka.
+func (p *Pipeline) Status(ctx context.Context, now time.Time) *Status {
+	s := &Status{Name: p.spec.Name, Now: now.UTC()}
+	if err := s.checkpoint(ctx, p); err != nil {
+		s.CheckpointError = s.fail("checkpoint", err)
+	}
+	for _, name := range p.spec.Sinks.Names {
+		s.Sinks = append(s.Sinks, s.sink(ctx, p, name))
+	}
+	s.Open = s.isOpen()
+	lag, err := s.lag(ctx, p)
+	if err != nil {
+		s.LagError = s.fail("Kafka", err)
+	} else {
+		s.Lag = &lag
+	}
+	s.freshness()
+	return s
+}
+
+// recent is how many commits a status shows.
+const recent = 5
+
+func (s *Status) checkpoint(ctx context.Context, p *Pipeline) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var cp *checkpoint.Checkpoint
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := cp.Incarnations(ctx)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	s.Incarnation = &all[len(all)-1]
+	if s.Plan, err = cp.Newest(ctx, *s.Incarnation); err != nil {
+		return err
+	}
+	s.Commits, err = cp.Recorded(ctx, *s.Incarnation, recent)
+	return err
+}
+
+func (s *Status) sink(ctx context.Context, p *Pipeline, name string) SinkStatus {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	one := SinkStatus{Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Batch: batch.None}
+	t, err := p.Table(ctx, name)
+	if missing(err) {
+		one.Missing = true
+		return one
+	}
+	if err != nil {
+		one.Error = s.fail("sink "+name, err)
+		return one
+	}
+	v, err := t.Load(ctx)
+	if err != nil {
+		one.Error = s.fail("sink "+name, err)
+		return one
+	}
+	one.Head = v.Head()
+	one.Ancestry = map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()]
+	if st := v.Stamp(); st != nil {
+		one.Stamp, one.Batch, one.Rows, one.End, one.Time = st.String(), st.Last, st.Total.Written, st.End, st.Time
+	}
+	s.stale(v.Metadata(), one.Table, batch.Tag(p.spec.Name, batch.StreamMain), time.Duration(p.spec.Maintenance.KeepHourly))
+	return one
+}
+
+// stale finds tags of other pipelines, or streams, that hold back no snapshot any
+// more because they stand still.
+func (s *Status) stale(meta table.Metadata, name, ours string, after time.Duration) {
+	for tag, ref := range meta.Refs() {
+		if tag == ours || !strings.HasPrefix(tag, "frazil-") || ref.SnapshotRefType != table.TagRef {
+			continue
+		}
+		snapshot := meta.SnapshotByID(ref.SnapshotID)
+		if snapshot == nil {
+			continue
+		}
+		if moved := time.UnixMilli(snapshot.TimestampMs).UTC(); s.Now.Sub(moved) > after {
+			s.Stale = append(s.Stale, StaleTag{Table: name, Tag: tag, Moved: moved})
+		}
+	}
+}
+
+// isOpen says that a table is not known to have the newest plan.
+func (s *Status) isOpen() bool {
+	if s.Plan == nil || len(s.Commits) > 0 && s.newestCommit().Batch >= s.Plan.Batch {
+		return false
+	}
+	for _, one := range s.Sinks {
+		if one.Batch < s.Plan.Batch {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Status) newestCommit() batch.Commit {
+	newest := s.Commits[0]
+	for _, c := range s.Commits {
+		if c.Batch > newest.Batch {
+			newest = c
+		}
+	}
+	return newest
+}
+
+// lag counts what Kafka has beyond the newest plan.
+func (s *Status) lag(ctx context.Context, p *Pipeline) (lag int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	src, err := p.Source()
+	if err != nil {
+		return 0, err
+	}
+	available, err := src.List(ctx)
+	if err != nil {
+		return 0, err
+	}
+	end := batch.Offsets{}
+	if s.Plan != nil {
+		end = s.Plan.End()
+	}
+	for _, a := range available {
+		lag += max(0, a.End-max(a.Start, end[a.TopicPartition]))
+	}
+	return lag, nil
+}
+
+func (s *Status) freshness() {
+	if s.Lag != nil && *s.Lag == 0 && s.Plan != nil && !s.Open {
+		zero := 0.0
+		s.FreshnessSeconds = &zero
+		return
+	}
+	var at time.Time
+	for i, one := range s.Sinks {
+		if one.Time.IsZero() {
+			return
+		}
+		if i == 0 || one.Time.Before(at) {
+			at = one.Time
+		}
+	}
+	if len(s.Commits) > 0 && s.newestCommit().Time.After(at) {
+		at = s.newestCommit().Time // it committed nothing: there was nothing to commit
+	}
+	seconds := s.Now.Sub(at).Seconds()
+	s.FreshnessSeconds = &seconds
+}

@@ -1,0 +1,146 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"unsafe"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	bindings "github.com/duckdb/duckdb-go-bindings"
+	"github.com/duckdb/duckdb-go/v2"
+	"github.com/duckdb/duckdb-go/v2/arrowmapping"
+	"github.com/duckdb/duckdb-go/v2/mapping"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// raw calls f with the binding's connection, which duckdb-go keeps to itself:
+// its own queries collect the whole result in memory before the first row.
+func (e *Engine) raw(f func(mapping.Connection) error) error {
+	return e.conn.Raw(func(driverConn any) error {
+		c, ok := driverConn.(*duckdb.Conn)
+		if !ok {
+			return fmt.Errorf("DuckDB: the driver's connection is a %T", driverConn)
+		}
+		p := reflect.ValueOf(c).Elem().FieldByName("conn").FieldByName("Ptr")
+		return f(mapping.Connection{Ptr: unsafe.Pointer(p.Pointer())})
+	})
+}
+
+// onlySelect refuses everything but one query: nothing is written here.
+func (e *Engine) onlySelect(text string) error {
+	return e.raw(func(c mapping.Connection) error {
+		var all mapping.ExtractedStatements
+		n := mapping.ExtractStatements(c, text, &all)
+		defer mapping.DestroyExtracted(&all)
+		if n == 0 {
+			if why := mapping.ExtractStatementsError(all); why != "" {
+				return fmt.Errorf("%w: %s", batch.ErrInvalid, why)
+			}
+			return fmt.Errorf("%w: there is no SQL; write a SELECT", batch.ErrInvalid)
+		}
+		if n > 1 {
+			return fmt.Errorf("%w: write one SELECT, not %d statements", batch.ErrInvalid, n)
+		}
+		var prepared mapping.PreparedStatement
+		defer mapping.DestroyPrepare(&prepared)
+		if mapping.PrepareExtractedStatement(c, all, 0, &prepared) == mapping.StateError {
+			return fmt.Errorf("%w: %s", batch.ErrInvalid, mapping.PrepareError(prepared))
+		}
+		if mapping.PreparedStatementType(prepared) != mapping.StatementTypeSelect {
+			return errNoSelect
+		}
+		return nil
+	})
+}
+
+var errNoSelect = fmt.Errorf("%w: only a SELECT runs here: query looks at tables, and changes nothing", batch.ErrInvalid)
+
+// stream runs a query and hands over its rows as DuckDB finds them, at most a
+// few thousand at a time.
+func (e *Engine) stream(ctx context.Context, text string, header func(*arrow.Schema) error, rows func(arrow.RecordBatch) error) error {
+	return e.raw(func(c mapping.Connection) error {
+		var prepared mapping.PreparedStatement
+		defer mapping.DestroyPrepare(&prepared)
+		if mapping.Prepare(c, text, &prepared) == mapping.StateError {
+			return fmt.Errorf("%w: %s", batch.ErrInvalid, mapping.PrepareError(prepared))
+		}
+		if mapping.PreparedStatementType(prepared) != mapping.StatementTypeSelect {
+			return errNoSelect
+		}
+		var options arrowmapping.ArrowOptions
+		arrowmapping.ConnectionGetArrowOptions(c, &options)
+		defer arrowmapping.DestroyArrowOptions(&options)
+		schema, err := describe(prepared, options)
+		if err != nil {
+			return err
+		}
+		if err := header(schema); err != nil {
+			return err
+		}
+		stop := context.AfterFunc(ctx, func() { mapping.Interrupt(c) })
+		defer stop()
+		var result mapping.Result
+		defer mapping.DestroyResult(&result)
+		// Deprecated without a successor: the other calls collect the whole result.
+		if bindings.ExecutePreparedStreaming(prepared, &result) == mapping.StateError {
+			return failed(ctx, &result)
+		}
+		for {
+			chunk := mapping.FetchChunk(result)
+			if chunk.Ptr == nil {
+				return failed(ctx, &result)
+			}
+			part, wrong := arrowmapping.DataChunkToArrowArray(options, schema, chunk)
+			mapping.DestroyDataChunk(&chunk)
+			if err := errorOf(wrong); err != nil {
+				return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+			}
+			err := rows(part)
+			part.Release()
+			if err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// failed is the error that ended a result, nil at its proper end.
+func failed(ctx context.Context, result *mapping.Result) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if why := mapping.ResultError(result); why != "" {
+		return fmt.Errorf("%w: %s", batch.ErrInvalid, why)
+	}
+	return nil
+}
+
+func describe(prepared mapping.PreparedStatement, options arrowmapping.ArrowOptions) (*arrow.Schema, error) {
+	var types []mapping.LogicalType
+	var names []string
+	for i := range mapping.PreparedStatementColumnCount(prepared) {
+		types = append(types, mapping.PreparedStatementColumnLogicalType(prepared, i))
+		names = append(names, mapping.PreparedStatementColumnName(prepared, i))
+	}
+	defer func() {
+		for i := range types {
+			mapping.DestroyLogicalType(&types[i])
+		}
+	}()
+	schema, wrong := arrowmapping.NewArrowSchema(options, types, names)
+	if err := errorOf(wrong); err != nil {
+		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	return schema, nil
+}
+
+func errorOf(e mapping.ErrorData) error {
+	if e.Ptr == nil {
+		return nil
+	}
+	defer mapping.DestroyErrorData(&e)
+	return errors.New(mapping.ErrorDataMessage(e))
+}
