@@ -154,7 +154,10 @@ func sourceLines(spec *config.Spec, p driver.Progress) []sourceLine {
 				behind += max(0, end-s.EndOffset[at.Topic][strconv.Itoa(int(at.Partition))])
 			}
 		}
-		s.Metrics = map[string]int64{"numOffsets": offsets, "offsetsBehindLatest": behind}
+		s.Metrics = map[string]int64{"numOffsets": offsets}
+		if len(s.LatestOffset) > 0 {
+			s.Metrics["offsetsBehindLatest"] = behind
+		}
 		if len(spec.Sources.Names) == 1 {
 			s.NumInputRows = &p.Tally.Data
 		}
@@ -324,16 +327,16 @@ func (l *liveLine) parts() []string {
 		}
 		parts = append(parts, fmt.Sprintf("batch %d", p.Batch))
 		if before(*p) {
-			parts = append(parts, "committed before")
+			parts = append(parts, "done by an earlier run")
 		} else {
 			parts = append(parts, short(perSecond(p.Tally.Data, p.Total))+" records/s")
 		}
-		parts = append(parts, l.behind()...)
-		if !before(*p) {
-			parts = append(parts, fmt.Sprintf("%d records, %d rows", p.Tally.Data, rows),
-				fmt.Sprintf("%s (commit %s)", p.Total.Round(time.Millisecond), p.Commit.Round(time.Millisecond)))
+		parts = append(append(parts, l.behind()...), "committed "+p.Start.Add(p.Total).Local().Format("15:04:05"))
+		if before(*p) {
+			return parts
 		}
-		return append(parts, "committed "+p.Start.Add(p.Total).Local().Format("15:04:05"))
+		return append(parts, fmt.Sprintf("%d records, %d rows", p.Tally.Data, rows),
+			fmt.Sprintf("%s (commit %s)", p.Total.Round(time.Millisecond), p.Commit.Round(time.Millisecond)))
 	}
 	return l.behind()
 }

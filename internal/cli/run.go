@@ -93,7 +93,7 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 	}
 	ctx := context.Background()
 	var p *pipeline.Pipeline // the status is made first, and asked later
-	status := server.NewStatus(spec.Name, interval(spec), time.Now, func() map[string]int64 { return p.Memory(ctx) })
+	status := server.NewStatus(spec.Name, interval(spec), time.Now, func() (map[string]int64, int64) { return p.Memory(ctx) })
 	p, err = pipeline.New(ctx, spec, pipeline.Options{
 		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Grace: f.grace, Log: log, Observer: both{show, status},
 	})

@@ -15,11 +15,11 @@ const memoryTimeout = 2 * time.Second
 // Memory is what the process holds, by part: go (heap, stacks and the runtime),
 // duckdb (its buffers) and other (Arrow and Parquet buffers outside of Go's heap,
 // code, allocators' slack). Together they are the resident memory, where the
-// system tells it. budget is the spec's `memory`.
-func (p *Pipeline) Memory(ctx context.Context) map[string]int64 {
+// system tells it. The budget is the spec's `memory`.
+func (p *Pipeline) Memory(ctx context.Context) (parts map[string]int64, budget int64) {
 	ctx, cancel := context.WithTimeout(ctx, memoryTimeout)
 	defer cancel()
-	parts := map[string]int64{"budget": int64(p.spec.Memory)}
+	parts = map[string]int64{}
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	parts["go"] = int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
@@ -29,7 +29,7 @@ func (p *Pipeline) Memory(ctx context.Context) map[string]int64 {
 	if resident := residentBytes(); resident > 0 {
 		parts["other"] = max(0, resident-parts["go"]-parts["duckdb"])
 	}
-	return parts
+	return parts, int64(p.spec.Memory)
 }
 
 // residentBytes is the process's resident memory on Linux, 0 elsewhere.

@@ -50,8 +50,9 @@ type metrics struct {
 // committing on time.
 const readyAfter = time.Minute
 
-// Memory is how many bytes each part of a process holds, by the part's name.
-type Memory func() map[string]int64
+// Memory is how many bytes each part of a process holds, by the part's name, and
+// how many the whole may hold.
+type Memory func() (parts map[string]int64, budget int64)
 
 // NewStatus returns the status of a pipeline that has not begun. memory may be
 // nil.
@@ -94,25 +95,34 @@ func NewStatus(name string, interval time.Duration, now func() time.Time, memory
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "frazil_ready", Help: "1 while the pipeline commits on time, as /readyz says.", ConstLabels: labels}, ready),
 		s.m.records, s.m.rows, s.m.duration, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if memory != nil {
-		s.registry.MustRegister(&memoryCollector{read: memory, desc: prometheus.NewDesc("frazil_memory_bytes", "Bytes in memory by part of the process.", []string{"part"}, labels)})
+		s.registry.MustRegister(&memoryCollector{
+			read:   memory,
+			parts:  prometheus.NewDesc("frazil_memory_bytes", "Bytes in memory by part of the process: go, duckdb, other.", []string{"part"}, labels),
+			budget: prometheus.NewDesc("frazil_memory_budget_bytes", "What the spec allows the pipeline.", nil, labels),
+		})
 	}
 	return s
 }
 
 // memoryCollector reads the parts when it is asked.
 type memoryCollector struct {
-	read Memory
-	desc *prometheus.Desc
+	read          Memory
+	parts, budget *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
-func (c *memoryCollector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+func (c *memoryCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- c.parts
+	to <- c.budget
+}
 
 // Collect implements prometheus.Collector.
 func (c *memoryCollector) Collect(to chan<- prometheus.Metric) {
-	for part, bytes := range c.read() {
-		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(bytes), part)
+	parts, budget := c.read()
+	for part, bytes := range parts {
+		to <- prometheus.MustNewConstMetric(c.parts, prometheus.GaugeValue, float64(bytes), part)
 	}
+	to <- prometheus.MustNewConstMetric(c.budget, prometheus.GaugeValue, float64(budget))
 }
 
 func (s *Status) freshness() float64 {
