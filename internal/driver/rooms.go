@@ -21,6 +21,11 @@ type Source interface {
 	// List returns what every partition can serve now. A listing may be stale;
 	// one without a partition that was there before is a batch.ErrUnavailable.
 	List(ctx context.Context) ([]batch.Available, error)
+	// Ahead may read ahead of a plan that begins at from, or at the start of a
+	// partition that from lacks, and returns the listing with the exact sizes of
+	// what it read, enough for a batch of bytesMax. Read, which is not under way,
+	// uses what was read. batch.ErrDataLost: what was listed is gone.
+	Ahead(ctx context.Context, from batch.Offsets, available []batch.Available, bytesMax int64) ([]batch.Available, error)
 	// Read emits every record of the ranges that is visible, once, as Arrow
 	// record batches with batch.RangeColumn and batch.OffsetColumn last. A
 	// record batch holds rows of one source and at least one. emit may be

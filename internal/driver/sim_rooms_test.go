@@ -106,6 +106,20 @@ func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow
 	return t, s.p.flaky("the end of a read")
 }
 
+// Ahead measures some of what is there: every record is one byte.
+func (s simSource) Ahead(_ context.Context, from batch.Offsets, available []batch.Available, bytesMax int64) ([]batch.Available, error) {
+	available = slices.Clone(available)
+	for i, a := range available {
+		start := max(a.Start, from[a.TopicPartition])
+		sizes := &batch.Sizes{From: start}
+		for n := int64(1); start+n <= a.End && n <= bytesMax; n++ {
+			sizes.Marks = append(sizes.Marks, batch.Mark{Next: start + n, Bytes: n})
+		}
+		available[i].Sizes = sizes
+	}
+	return available, nil
+}
+
 func (s simSource) Publish(batch.Offsets) {}
 
 // simExecutor is driver.Executor. Sink 0 keeps a sum for each key: what this

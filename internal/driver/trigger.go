@@ -141,7 +141,7 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 	}
 	var p *batch.Plan
 	err = d.retry(ctx, "Kafka", func() error {
-		if f.Available, err = d.rooms.Source.List(ctx); err != nil {
+		if f.Available, err = d.available(ctx, f.Position, f.Starts); err != nil {
 			return err
 		}
 		f.Now = d.rooms.Clock.Now()
@@ -152,6 +152,19 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 		d.notePlan(f, p)
 	}
 	return p, err
+}
+
+// available lists what the plan behind a position can take, the starts where it
+// is the first one; with its sizes where they make the limit in bytes exact.
+func (d *Driver) available(ctx context.Context, position, starts batch.Offsets) ([]batch.Available, error) {
+	available, err := d.rooms.Source.List(ctx)
+	if err != nil || d.opts.Limits.BytesMax <= 0 {
+		return available, err
+	}
+	if position == nil {
+		position = starts
+	}
+	return d.rooms.Source.Ahead(ctx, position, available, d.opts.Limits.BytesMax)
 }
 
 func (d *Driver) policy(f planner.Facts) planner.Policy {

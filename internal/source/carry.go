@@ -11,14 +11,15 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// carry keeps what was fetched beyond the end of a range, as the broker sent it,
-// for the Read that goes on there. It never changes what is read: it is used
+// carry keeps what was fetched beyond the end of a range or ahead of a plan, as
+// the broker sent it, for the Read that goes on there. It never changes what is read: it is used
 // only where it begins no later than that Read, under the same leader epoch, so
 // that a log which was cut meanwhile is fetched again; and a Read that fails
 // drops it.
 type carry struct {
-	max   int64
-	stats *stats
+	max      int64 // beyond the end of ranges
+	aheadMax int64 // and ahead of a plan; one answer more is kept
+	stats    *stats
 
 	mu   sync.Mutex
 	held int64
@@ -33,8 +34,60 @@ type surplus struct {
 	bytes      int64
 }
 
-func newCarry(maxBytes int64, s *stats) *carry {
-	return &carry{max: maxBytes, stats: s, kept: map[batch.TopicPartition]surplus{}}
+func newCarry(maxBytes, aheadMax int64, s *stats) *carry {
+	return &carry{max: maxBytes, aheadMax: aheadMax, stats: s, kept: map[batch.TopicPartition]surplus{}}
+}
+
+// full says whether there is no room for more that was read ahead.
+func (c *carry) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held >= c.aheadMax
+}
+
+// extend keeps a piece that was read ahead, behind what is kept of its partition
+// where it goes on there, else in its place.
+func (c *carry) extend(p piece) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.kept[p.TopicPartition]
+	if !ok || s.epoch != p.epoch || p.from < s.from || p.from > s.next {
+		c.forget(p.TopicPartition)
+		s = surplus{epoch: p.epoch, from: p.from, next: p.from}
+	}
+	for _, b := range p.batches {
+		if b.last < s.next {
+			continue
+		}
+		s.batches = append(s.batches, b.own())
+		s.next = b.last + 1
+		n := int64(len(b.raw))
+		s.bytes += n
+		c.held += n
+		c.stats.hold(n)
+	}
+	c.kept[p.TopicPartition] = s
+}
+
+// behind forgets what lies before the positions where reading goes on, and what
+// was not measured there: it would take room until somebody reads it.
+func (c *carry) behind(at map[batch.TopicPartition]*measured) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for tp, s := range c.kept {
+		if m := at[tp]; m == nil || m.next == m.from || s.next <= m.from {
+			c.forget(tp)
+		}
+	}
+}
+
+// forget drops what is kept of a partition.
+func (c *carry) forget(tp batch.TopicPartition) {
+	if s, ok := c.kept[tp]; ok {
+		delete(c.kept, tp)
+		c.held -= s.bytes
+		c.stats.release(s.bytes)
+	}
 }
 
 // take removes what is kept of a partition and returns it, if a Read from an
@@ -43,13 +96,8 @@ func (c *carry) take(tp batch.TopicPartition, from int64, epoch int32) (surplus,
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, ok := c.kept[tp]
-	if !ok {
-		return s, false
-	}
-	delete(c.kept, tp)
-	c.held -= s.bytes
-	c.stats.release(s.bytes)
-	return s, s.epoch == epoch && s.from <= from && from < s.next
+	c.forget(tp)
+	return s, ok && s.epoch == epoch && s.from <= from && from < s.next
 }
 
 // only forgets the partitions of a source that are not in the ranges: they are
@@ -57,11 +105,9 @@ func (c *carry) take(tp batch.TopicPartition, from int64, epoch int32) (surplus,
 func (c *carry) only(source string, ranges []batch.Range) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for tp, s := range c.kept {
+	for tp := range c.kept {
 		if tp.Source == source && !slices.ContainsFunc(ranges, func(r batch.Range) bool { return r.TopicPartition == tp }) {
-			delete(c.kept, tp)
-			c.held -= s.bytes
-			c.stats.release(s.bytes)
+			c.forget(tp)
 		}
 	}
 }

@@ -38,7 +38,8 @@ type share struct {
 
 // piece is what came for one share in one answer.
 type piece struct {
-	*share  // the decoder reads only what never changes
+	*share        // the decoder reads only what never changes
+	epoch   int32 // of the leader that sent it
 	from    int64
 	batches []fetchedBatch
 	size    int64 // bytes
@@ -52,14 +53,20 @@ type fetchedBatch struct {
 	from    int64
 }
 
-// fetcher fetches the shares of one Read.
+// fetcher fetches the shares of one Read, or ahead of it.
 type fetcher struct {
 	*relation
 	shares []*share
 	gate   *gate
-	pieces chan<- piece
 	carry  *carry
 	turn   int // of the rounds: who is first in a request gets most
+	// partition bounds what one answer has of one partition, in bytes.
+	partition int64
+	// deliver takes a piece that holds at least one batch.
+	deliver func(context.Context, piece) error
+	// choose, if not nil, says which of the open shares to go on with; none ends
+	// the run.
+	choose func(open []*share) []*share
 
 	mu      sync.Mutex
 	room    int64 // for more surplus
@@ -69,9 +76,6 @@ type fetcher struct {
 // run fetches the shares to their ends. A share is done when the next fetch
 // would be at its end or behind it. What is beyond goes to f.surplus.
 func (f *fetcher) run(ctx context.Context) error {
-	if err := f.resume(ctx); err != nil {
-		return err
-	}
 	for try := 0; ; {
 		open := f.open()
 		if len(open) == 0 {
@@ -115,6 +119,9 @@ func (f *fetcher) open() []*share {
 		k := f.turn % len(open)
 		open = slices.Concat(open[k:], open[:k])
 	}
+	if f.choose != nil {
+		open = f.choose(open)
+	}
 	return open
 }
 
@@ -142,14 +149,33 @@ func (f *fetcher) resume(ctx context.Context) error {
 		if !ok || t.id != s.TopicID || s.Epoch >= 0 && s.Epoch != epoch {
 			continue
 		}
-		p := f.take(s, kept.batches, kept.epoch)
-		s.next = max(s.next, kept.next) // behind the last batch there may be a hole
-		f.stats.carried.Add(p.size)
-		if err := f.send(ctx, p); err != nil {
-			return err
+		for rest := kept.batches; len(rest) > 0; {
+			n := firstPiece(rest, s.End)
+			p := f.take(s, rest[:n], kept.epoch)
+			rest = rest[n:]
+			f.stats.carried.Add(p.size)
+			if err := f.send(ctx, p); err != nil {
+				return err
+			}
 		}
+		s.next = max(s.next, kept.next) // behind the last batch there may be a hole
 	}
 	return nil
+}
+
+// firstPiece returns how many batches are as large as an answer's, so that more
+// than one worker has something to do; what is beyond the end stays together.
+func firstPiece(batches []fetchedBatch, end int64) int {
+	size := 0
+	for i, b := range batches {
+		if b.last+1 >= end {
+			break
+		}
+		if size += len(b.raw); size >= partitionBytes {
+			return i + 1
+		}
+	}
+	return len(batches)
 }
 
 // round sends one request to each broker that leads a share.
@@ -174,7 +200,7 @@ func (f *fetcher) round(ctx context.Context, open []*share) error {
 	}
 	var group errgroup.Group
 	for broker, shares := range led {
-		size := fetchSize{fetchWait, min(requestBytes, f.gate.size/requestShare/int64(len(led))), partitionBytes}
+		size := fetchSize{fetchWait, min(requestBytes, f.gate.size/requestShare/int64(len(led))), f.partition}
 		size.response = max(size.response, min(requestMin, f.gate.size))
 		group.Go(func() error { return f.fetch(ctx, broker, shares, topics, size) })
 	}
@@ -218,19 +244,26 @@ func (f *fetcher) fetch(ctx context.Context, broker int32, shares []*share, topi
 	return failed
 }
 
-// send hands a piece to the decoders.
+// send delivers a piece.
 func (f *fetcher) send(ctx context.Context, p piece) error {
 	if len(p.batches) == 0 {
 		f.gate.leave(p.held)
 		return nil
 	}
-	f.stats.hold(p.size)
-	select {
-	case f.pieces <- p:
-		return nil
-	case <-ctx.Done():
-		f.stats.release(p.size)
-		return context.Cause(ctx)
+	return f.deliver(ctx, p)
+}
+
+// queue hands pieces to the decoders.
+func (r *relation) queue(pieces chan<- piece) func(context.Context, piece) error {
+	return func(ctx context.Context, p piece) error {
+		r.stats.hold(p.size)
+		select {
+		case pieces <- p:
+			return nil
+		case <-ctx.Done():
+			r.stats.release(p.size)
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -319,7 +352,7 @@ func (f *fetcher) answer(ctx context.Context, s *share, p *kmsg.FetchResponseTop
 // take splits batches into what is of the range and what is beyond its end, and
 // moves the position of the share behind the last one.
 func (f *fetcher) take(s *share, batches []fetchedBatch, epoch int32) piece {
-	p := piece{share: s, from: s.next}
+	p := piece{share: s, epoch: epoch, from: s.next}
 	more := surplus{epoch: epoch, from: s.End, next: s.End}
 	full := false
 	for _, b := range batches {

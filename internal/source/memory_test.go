@@ -99,7 +99,7 @@ func TestMemoryIsBounded(t *testing.T) {
 // TestCarryHasABound over many partitions.
 func TestCarryHasABound(t *testing.T) {
 	st := &stats{}
-	c := newCarry(100, st)
+	c := newCarry(100, 100, st)
 	more := map[batch.TopicPartition]surplus{}
 	for p := range int32(10) {
 		more[batch.TopicPartition{Source: "a", Partition: p}] = surplus{from: 5, next: 9, bytes: 30, batches: make([]fetchedBatch, 1)}

@@ -50,12 +50,15 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 	pieces := make(chan piece)
 	gate := newGate(s.limits.queueBytes())
 	f := &fetcher{
-		relation: r, shares: shares, gate: gate, pieces: pieces, carry: s.carry,
+		relation: r, shares: shares, gate: gate, deliver: r.queue(pieces), carry: s.carry, partition: partitionBytes,
 		room: s.carry.max, surplus: map[batch.TopicPartition]surplus{},
 	}
 	group, within := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(pieces)
+		if err := f.resume(within); err != nil {
+			return err
+		}
 		return f.run(within)
 	})
 	for _, w := range workers {

@@ -116,8 +116,8 @@ type Clock interface {
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
-// Source reads all sources of a spec. List and Read may be called at the same
-// time.
+// Source reads all sources of a spec. List may be called while Read or Ahead is
+// under way.
 type Source struct {
 	relations []*relation
 	limits    Limits
@@ -126,6 +126,7 @@ type Source struct {
 	onSkip    func(batch.Reject)
 	publisher *publisher
 	carry     *carry
+	ahead     *ahead
 	stats     stats
 }
 
@@ -186,7 +187,7 @@ func New(sources []Options, limits Limits, clock Clock, log *slog.Logger, onSkip
 	}
 	limits = limits.withDefaults()
 	s := &Source{limits: limits, clock: clock, log: log, onSkip: onSkip}
-	s.carry = newCarry(limits.Memory/carryShare, &s.stats)
+	s.carry, s.ahead = newCarry(limits.Memory/carryShare, limits.AheadMax(), &s.stats), newAhead()
 	for _, o := range sources {
 		r, err := s.relation(o)
 		if err != nil {
