@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -68,6 +69,7 @@ type fetcher struct {
 	// the run.
 	choose func(open []*share) []*share
 
+	sent    atomic.Int64 // batches
 	mu      sync.Mutex
 	room    int64 // for more surplus
 	surplus map[batch.TopicPartition]surplus
@@ -250,6 +252,7 @@ func (f *fetcher) send(ctx context.Context, p piece) error {
 		f.gate.leave(p.held)
 		return nil
 	}
+	f.sent.Add(int64(len(p.batches)))
 	return f.deliver(ctx, p)
 }
 

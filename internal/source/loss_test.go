@@ -299,6 +299,39 @@ func emptyAnswer(req kmsg.Request, end int64) *kmsg.FetchResponse {
 	return resp
 }
 
+// TestHandOversAreCounted: a piece that gets lost between the fetcher and the
+// decoders is noticed, also on a compacted topic, where missing offsets alone are
+// no reason to stop.
+func TestHandOversAreCounted(t *testing.T) {
+	c := compacted(t)
+	keyed(t, client(t, c, kgo.DefaultProduceTopic("users")), "a", "b", "c", "d", "e")
+	s := open(t, c, users)
+	r := s.relations[0]
+	shares, _ := sharesOf("clicks", all(t, s))
+	lost := 0
+	for _, lose := range []bool{false, true} {
+		pieces := make(chan piece)
+		f := &fetcher{relation: r, shares: shares, gate: newGate(s.limits.queueBytes()), carry: s.carry, partition: partitionBytes, surplus: map[batch.TopicPartition]surplus{}}
+		queue := r.queue(pieces)
+		f.deliver = func(ctx context.Context, p piece) error {
+			if lose && lost == 0 {
+				lost++
+				return nil
+			}
+			return queue(ctx, p)
+		}
+		shares[0].next = 0
+		workers, err := r.hire(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers[0].start(1, s.limits.chunkBytes(), func(batch.Reject) {})
+		if err := decodeAll(t.Context(), f, workers, pieces, discard); errors.Is(err, errMiscount) != lose {
+			t.Errorf("lose %t: %v", lose, err)
+		}
+	}
+}
+
 // TestAbsentWithoutCompaction: nothing but compaction may leave holes.
 func TestAbsentWithoutCompaction(t *testing.T) {
 	c := compacted(t)

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -53,24 +54,10 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 		relation: r, shares: shares, gate: gate, deliver: r.queue(pieces), carry: s.carry, partition: partitionBytes,
 		room: s.carry.max, surplus: map[batch.TopicPartition]surplus{},
 	}
-	group, within := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(pieces)
-		if err := f.resume(within); err != nil {
-			return err
-		}
-		return f.run(within)
-	})
 	for _, w := range workers {
 		w.start(len(ranges), s.limits.chunkBytes(), s.onSkip)
-		chunks := make(chan arrow.RecordBatch)
-		group.Go(func() error {
-			defer close(chunks)
-			return w.run(within, pieces, gate, chunks)
-		})
-		group.Go(func() error { return forward(chunks, emit) })
 	}
-	if err := group.Wait(); err != nil {
+	if err := decodeAll(ctx, f, workers, pieces, emit); err != nil {
 		return tally, err // the workers are in the middle of something: let them go
 	}
 	seen := make([]int64, len(ranges))
@@ -89,6 +76,42 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 	s.carry.put(f.surplus)
 	return tally, nil
 }
+
+// decodeAll fetches, decodes and emits at the same time, and checks that what was
+// fetched was decoded.
+func decodeAll(ctx context.Context, f *fetcher, workers []*worker, pieces chan piece, emit func(arrow.RecordBatch) error) error {
+	group, within := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(pieces)
+		if err := f.resume(within); err != nil {
+			return err
+		}
+		return f.run(within)
+	})
+	for _, w := range workers {
+		chunks := make(chan arrow.RecordBatch)
+		group.Go(func() error {
+			defer close(chunks)
+			return w.run(within, pieces, f.gate, chunks)
+		})
+		group.Go(func() error { return forward(chunks, emit) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var decoded int64
+	for _, w := range workers {
+		decoded += w.batches
+	}
+	if sent := f.sent.Load(); sent != decoded {
+		return fmt.Errorf("%w: %d were fetched, %d were decoded", errMiscount, sent, decoded)
+	}
+	return nil
+}
+
+// errMiscount is a hand-over whose two sides counted differently: a bug, and never
+// a reason to go on. On a compacted topic the offsets alone would not show it.
+var errMiscount = errors.New("record batches were miscounted; nothing was committed; please report this")
 
 // sharesOf returns what is to be fetched of the ranges for a source of the spec,
 // and counts what the ranges themselves say.

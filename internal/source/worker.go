@@ -38,6 +38,7 @@ type worker struct {
 	// Of one Read.
 	onSkip     func(batch.Reject)
 	chunkBytes int
+	batches    int64
 	seen       []int64 // offsets that were counted, by range
 	tally      batch.Tally
 	skipped    batch.Reject // the first one
@@ -63,7 +64,7 @@ func newWorker(r *relation) (*worker, error) {
 // start prepares for a Read of that many ranges.
 func (w *worker) start(ranges, chunkBytes int, onSkip func(batch.Reject)) {
 	w.seen, w.chunkBytes, w.onSkip = make([]int64, ranges), chunkBytes, onSkip
-	w.tally, w.skipped = batch.Tally{}, batch.Reject{}
+	w.tally, w.skipped, w.batches = batch.Tally{}, batch.Reject{}, 0
 }
 
 // run decodes pieces until there are no more, and sends record batches.
@@ -124,6 +125,7 @@ func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan
 		}
 	}
 	w.headers = it.Headers
+	w.batches++
 	if it.err != nil {
 		return w.unreadable(p, b, it.err)
 	}
