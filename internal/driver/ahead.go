@@ -62,7 +62,7 @@ func (d *Driver) predict(p *batch.Plan, ready *prepared) ([]planner.Sink, map[st
 }
 
 func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, sinks []planner.Sink, predicted map[string]string) *prepared {
-	available, err := d.available(ctx, p.End(), nil)
+	available, err := d.available(ctx, p, p.End(), nil)
 	if err != nil {
 		return nil
 	}

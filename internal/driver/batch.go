@@ -155,7 +155,7 @@ func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, 
 // giveUp marks in q what of p's ranges is not there any more.
 func (d *Driver) giveUp(ctx context.Context, p, q *batch.Plan, cause error) error {
 	return d.retry(ctx, "Kafka", func() error {
-		available, err := d.rooms.Source.List(ctx)
+		available, err := d.rooms.Source.List(ctx, p.Ranges)
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,9 @@ type Source interface {
 	Start(ctx context.Context) (batch.Offsets, error)
 	// List returns what every partition can serve now. A listing may be stale;
 	// one without a partition that was there before is a batch.ErrUnavailable.
-	List(ctx context.Context) ([]batch.Available, error)
+	// since is what was planned last: a partition ends where its log no longer
+	// holds that, and one that the spec no longer reads stays where it was.
+	List(ctx context.Context, since []batch.Range) ([]batch.Available, error)
 	// Ahead may read ahead of a plan that begins at from, or at the start of a
 	// partition that from lacks, and returns the listing with the exact sizes of
 	// what it read, enough for a batch of bytesMax. Read, which is not under way,

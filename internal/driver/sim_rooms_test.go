@@ -39,7 +39,7 @@ func (s simSource) Start(context.Context) (batch.Offsets, error) {
 // cannot both be stale.
 const staleFor = 5e9
 
-func (s simSource) List(context.Context) ([]batch.Available, error) {
+func (s simSource) List(context.Context, []batch.Range) ([]batch.Available, error) {
 	s.p.io("list offsets")
 	w := s.p.w
 	if err := s.p.flaky("list offsets"); err != nil {

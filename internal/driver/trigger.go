@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -141,7 +142,7 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 	}
 	var p *batch.Plan
 	err = d.retry(ctx, "Kafka", func() error {
-		if f.Available, err = d.available(ctx, f.Position, f.Starts); err != nil {
+		if f.Available, err = d.available(ctx, last, f.Position, f.Starts); err != nil {
 			return err
 		}
 		f.Now = d.rooms.Clock.Now()
@@ -154,10 +155,11 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 	return p, err
 }
 
-// available lists what the plan behind a position can take, the starts where it
-// is the first one; with its sizes where they make the limit in bytes exact.
-func (d *Driver) available(ctx context.Context, position, starts batch.Offsets) ([]batch.Available, error) {
-	available, err := d.rooms.Source.List(ctx)
+// available lists what the plan behind the last one can take, or behind a
+// position where this process knows no plan, or behind the starts where there is
+// none; with its sizes where they make the limit in bytes exact.
+func (d *Driver) available(ctx context.Context, last *batch.Plan, position, starts batch.Offsets) ([]batch.Available, error) {
+	available, err := d.rooms.Source.List(ctx, since(last, position))
 	if err != nil || d.opts.Limits.BytesMax <= 0 {
 		return available, err
 	}
@@ -165,6 +167,17 @@ func (d *Driver) available(ctx context.Context, position, starts batch.Offsets) 
 		position = starts
 	}
 	return d.rooms.Source.Ahead(ctx, position, available, d.opts.Limits.BytesMax)
+}
+
+// since is where a position stands, with the leader epochs where a plan has them.
+func since(last *batch.Plan, position batch.Offsets) (ranges []batch.Range) {
+	if last != nil {
+		return slices.DeleteFunc(slices.Clone(last.Ranges), func(r batch.Range) bool { return r.Closed })
+	}
+	for tp, at := range position {
+		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: at, End: at, Epoch: -1})
+	}
+	return ranges
 }
 
 func (d *Driver) policy(f planner.Facts) planner.Policy {

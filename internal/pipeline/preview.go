@@ -21,7 +21,7 @@ func (p *Pipeline) Preview(ctx context.Context, sinks []string, records int64, r
 	if err != nil {
 		return err
 	}
-	available, err := patient(ctx, func() ([]batch.Available, error) { return src.List(ctx) })
+	available, err := patient(ctx, func() ([]batch.Available, error) { return src.List(ctx, nil) })
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (s *Status) lag(ctx context.Context, p *Pipeline) (lag int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	available, err := src.List(ctx)
+	available, err := src.List(ctx, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -18,6 +18,7 @@ import (
 type drainer struct {
 	opened
 	position batch.Offsets
+	since    []batch.Range
 	limits   planner.Limits
 	batch    batch.ID
 	got      *reading
@@ -36,7 +37,7 @@ func drain(t testing.TB, s opened, limits planner.Limits) *drainer {
 // plan freezes the next batch, nil where there is none.
 func (d *drainer) plan(t testing.TB) *batch.Plan {
 	t.Helper()
-	available, err := d.List(t.Context())
+	available, err := d.List(t.Context(), d.since)
 	if err == nil {
 		available, err = d.Ahead(t.Context(), d.position, available, d.limits.BytesMax)
 	}
@@ -58,7 +59,7 @@ func (d *drainer) next(t testing.TB) (*batch.Plan, batch.Tally) {
 		return nil, batch.Tally{}
 	}
 	tally := read(t, d.opened, p.Ranges, d.got)
-	d.position, d.total = p.End(), d.total.Plus(tally)
+	d.position, d.since, d.total = p.End(), p.Ranges, d.total.Plus(tally)
 	d.batch++
 	return p, tally
 }
@@ -328,7 +329,7 @@ func TestLargeLimitIsAnEstimate(t *testing.T) {
 	c := cluster(t, 1)
 	send(t, client(t, c), ids(0, 0, 100)...)
 	s := open(t, c, nil)
-	available, err := s.List(t.Context())
+	available, err := s.List(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

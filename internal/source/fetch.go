@@ -200,6 +200,9 @@ func (f *fetcher) round(ctx context.Context, open []*share) error {
 		}
 		led[l.broker] = append(led[l.broker], s)
 	}
+	if err := f.verify(ctx, open, topics); err != nil {
+		return err
+	}
 	var group errgroup.Group
 	for broker, shares := range led {
 		size := fetchSize{fetchWait, min(requestBytes, f.gate.size/requestShare/int64(len(led))), f.partition}

@@ -32,15 +32,15 @@ type listed struct {
 }
 
 // list asks for the start and end of every partition.
-func (r *relation) list(ctx context.Context) (all []batch.Available, err error) {
+func (r *relation) list(ctx context.Context, since []batch.Range) (all []batch.Available, err error) {
 	err = r.again(ctx, listTries, func() error {
-		all, err = r.listOnce(ctx)
+		all, err = r.listOnce(ctx, since)
 		return err
 	})
 	return all, err
 }
 
-func (r *relation) listOnce(ctx context.Context) ([]batch.Available, error) {
+func (r *relation) listOnce(ctx context.Context, since []batch.Range) ([]batch.Available, error) {
 	topics, err := r.metadata(ctx, topicsEvery)
 	if err != nil {
 		return nil, err
@@ -58,6 +58,9 @@ func (r *relation) listOnce(ctx context.Context) ([]batch.Available, error) {
 		start, end := starts[p], ends[p]
 		// The two answers are not of one moment: retention may pass between them.
 		all = append(all, batch.Available{TopicPartition: tp, Start: start.offset, End: max(start.offset, end.offset), Epoch: end.epoch})
+	}
+	if err := r.part(ctx, topics, since, all); err != nil {
+		return nil, err
 	}
 	r.probe(ctx, topics, all)
 	r.estimate(all)
@@ -132,7 +135,7 @@ func (r *relation) ledOffsets(ctx context.Context, broker int32, led []spot, top
 
 // resolve adds the source's starts.
 func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
-	available, err := r.list(ctx)
+	available, err := r.list(ctx, nil)
 	if err != nil {
 		return err
 	}

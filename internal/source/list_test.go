@@ -82,7 +82,7 @@ func TestListFindsWhatIsNew(t *testing.T) {
 		t.Fatalf("%v", ranges)
 	}
 	s = open(t, c, func(o *Options) { o.Topics, o.Pattern = nil, "^weather" })
-	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), `"^weather"`) {
+	if _, err := s.List(t.Context(), nil); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), `"^weather"`) {
 		t.Fatalf("error %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestListKeepsWhatItKnows(t *testing.T) {
 		return halfAnswer(c, req), nil, true
 	})
 	s.clock.Sleep(t.Context(), topicsEvery)
-	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "clicks/1 is missing") {
+	if _, err := s.List(t.Context(), nil); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "clicks/1 is missing") {
 		t.Fatalf("half an answer: %v", err)
 	}
 	c2 := cluster(t, 2)
@@ -113,7 +113,7 @@ func TestListKeepsWhatItKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.clock.Sleep(t.Context(), topicsEvery)
-	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "topic clicks is missing") {
+	if _, err := s.List(t.Context(), nil); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "topic clicks is missing") {
 		t.Fatalf("a deleted topic: %v", err)
 	}
 	if err := c2.CreateTopic(topicName, 1, nil); err != nil {
@@ -154,7 +154,7 @@ func TestListThroughLeaderChanges(t *testing.T) {
 		}
 	}
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.LeaderNotAvailable, Count: -1})
-	if _, err := s.List(t.Context()); !errors.Is(err, batch.ErrUnavailable) {
+	if _, err := s.List(t.Context(), nil); !errors.Is(err, batch.ErrUnavailable) {
 		t.Fatalf("error %v", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestListEstimatesSizes(t *testing.T) {
 	}
 	s := open(t, c, nil)
 	for range 3 {
-		available, err := s.List(t.Context())
+		available, err := s.List(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

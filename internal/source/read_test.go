@@ -112,7 +112,7 @@ func (p *produced) end(t testing.TB, cl *kgo.Client, open []int64, commit bool) 
 // each Read.
 func cuts(t testing.TB, s opened, rnd *rand.Rand, got *reading, between func()) (total batch.Tally) {
 	t.Helper()
-	available, err := s.List(t.Context())
+	available, err := s.List(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestEmptyRanges(t *testing.T) {
 	if requests := s.Stats().Requests; requests != 1 { // the probe's
 		t.Fatalf("%d fetches for empty ranges", requests)
 	}
-	ranges[0].Source = "orders"
+	ranges[0].Source, ranges[0].Start = "orders", 0
 	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrInvalid) {
 		t.Fatalf("a source that is not in the spec: %v", err)
 	}

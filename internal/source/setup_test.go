@@ -166,7 +166,7 @@ func read(t testing.TB, s opened, ranges []batch.Range, got *reading) batch.Tall
 // all returns a range for everything that is listed.
 func all(t testing.TB, s opened) []batch.Range {
 	t.Helper()
-	available, err := s.List(t.Context())
+	available, err := s.List(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

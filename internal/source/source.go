@@ -148,7 +148,8 @@ type relation struct {
 	policies map[string]policy
 	sizes    map[batch.TopicPartition]size
 	probed   map[string]bool // topics, by id, whose sizes were asked for
-	idle     []*worker       // between reads
+	sound    map[batch.TopicPartition]verdict
+	idle     []*worker // between reads
 
 	skips      int64 // since skipsNoted
 	skipsNoted time.Time
@@ -204,7 +205,7 @@ func (s *Source) relation(o Options) (*relation, error) {
 	r := &relation{
 		Options: o, clock: s.clock, log: s.log.With("source", o.Name), stats: &s.stats,
 		known: map[string]topic{}, policies: map[string]policy{},
-		sizes: map[batch.TopicPartition]size{}, probed: map[string]bool{},
+		sizes: map[batch.TopicPartition]size{}, probed: map[string]bool{}, sound: map[batch.TopicPartition]verdict{},
 	}
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -292,14 +293,32 @@ func (s *Source) Start(ctx context.Context) (batch.Offsets, error) {
 // List returns what every partition can serve now. A partition that was there
 // before and is not now is batch.ErrUnavailable; one of a topic that was made
 // again has another topic id.
-func (s *Source) List(ctx context.Context) ([]batch.Available, error) {
+//
+// since is what was planned last, nil if that does not matter. A partition whose
+// log no longer holds all of that, because an unclean election put another log in
+// its place, ends where the two part: behind that are other records, under
+// offsets that were read. A partition that the spec no longer reads stays where
+// it was.
+func (s *Source) List(ctx context.Context, since []batch.Range) ([]batch.Available, error) {
 	var all []batch.Available
 	for _, r := range s.relations {
-		available, err := r.list(ctx)
+		available, err := r.list(ctx, since)
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of source %s: %w", r.Name, err)
 		}
 		all = append(all, available...)
 	}
+	for _, rg := range since {
+		if !s.reads(rg.Source, rg.Topic) {
+			all = append(all, batch.Available{TopicPartition: rg.TopicPartition, Start: rg.End, End: rg.End, Epoch: -1})
+		}
+	}
 	return all, nil
+}
+
+// reads says whether the spec has a topic in a source.
+func (s *Source) reads(source, topic string) bool {
+	return slices.ContainsFunc(s.relations, func(r *relation) bool {
+		return r.Name == source && (slices.Contains(r.Topics, topic) || r.pattern != nil && r.pattern.MatchString(topic))
+	})
 }
