@@ -177,7 +177,7 @@ func (p *proc) start() {
 	}
 	opts := driver.Options{
 		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
-		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 3 * simPartitions / 2}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
+		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
 	for i := range w.tables {
