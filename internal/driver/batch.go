@@ -30,6 +30,9 @@ func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared
 	ready.stamp(d, p)
 	ahead, join := d.startAhead(ctx, stop, p, ready)
 	outcome, err := d.commit(ctx, p, ready, &watch)
+	if err == nil {
+		watch.done(p, ready, outcome) // now, not when the work that runs ahead ends
+	}
 	join()
 	if err != nil {
 		return nil, err
@@ -37,7 +40,6 @@ func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared
 	if err := d.settle(ctx, p, outcome); err != nil {
 		return nil, err
 	}
-	watch.done(p, ready, outcome)
 	d.record(ctx, p, ready, outcome)
 	return d.keepAhead(ahead, outcome), nil
 }

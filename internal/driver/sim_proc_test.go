@@ -43,6 +43,7 @@ type proc struct {
 	sawBack  bool // a table that was rolled back
 	sawStamp bool // in a table
 	calm     bool // Kafka had nothing new
+	reading  int  // reads of Kafka under way
 	rests    int  // calm sleeps since faults stopped
 }
 
@@ -117,6 +118,7 @@ func (p *proc) Sleep(ctx context.Context, d time.Duration) error {
 // The observer.
 
 func (p *proc) Batch(g driver.Progress) {
+	p.w.toldAhead = p.w.toldAhead || p.reading > 0
 	if p.plan != nil && p.plan.Batch == g.Batch {
 		p.w.checkKnown(p, p.plan)
 	}

@@ -76,6 +76,8 @@ var simSchema = arrow.NewSchema([]arrow.Field{
 
 func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var t batch.Tally
+	s.p.reading++
+	defer func() { s.p.reading-- }()
 	for i, r := range ranges {
 		s.p.io("read %s", r)
 		t.Offsets += r.Len()

@@ -235,12 +235,14 @@ type world struct {
 	drop     bool // the operator lets a rewind drop foreign snapshots
 	steps    int
 	cur      int
-	tracing  bool
-	scripted bool              // a scenario says what happens
-	stale    []batch.Available // in a scenario: what the next listing says
-	fate     int               // in a scenario: what comes of the next commit or create
-	trace    []string
-	bad      *violation
+	// toldAhead says that a batch was reported while the next one was read.
+	toldAhead bool
+	tracing   bool
+	scripted  bool              // a scenario says what happens
+	stale     []batch.Available // in a scenario: what the next listing says
+	fate      int               // in a scenario: what comes of the next commit or create
+	trace     []string
+	bad       *violation
 }
 
 func newWorld(c *chooser, cfg simConfig) *world {

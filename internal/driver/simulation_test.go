@@ -250,6 +250,18 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// TestBatchIsToldBeforeWorkAheadEnds: people and metrics hear of a commit when it
+// is known, though the driver is busy with the batch behind it.
+func TestBatchIsToldBeforeWorkAheadEnds(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(50) {
+		if runSeed(seed, simConfig{tables: 1, drivers: 1, steps: 200}, false).toldAhead {
+			return
+		}
+	}
+	t.Error("in 50 runs no batch was reported while the next one was read")
+}
+
 // TestSimulationExhaustive runs every schedule of a small world that differs
 // from the fault-free one in one of its first choices.
 func TestSimulationExhaustive(t *testing.T) {

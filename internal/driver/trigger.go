@@ -187,7 +187,31 @@ func (d *Driver) policy(f planner.Facts) planner.Policy {
 			d.until[a.TopicPartition] = a.End
 		}
 	}
-	return planner.Policy{Limits: d.opts.Limits, RecordLoss: d.opts.RecordLoss, Until: d.until, Full: d.full(f.Now)}
+	return planner.Policy{Limits: d.limits(f.Batch), RecordLoss: d.opts.RecordLoss, Until: d.until, Full: d.full(f.Now)}
+}
+
+// The first batch of a pipeline is small whatever its limits: rows are in the
+// table, and mistakes are seen, as soon as the pipeline runs.
+const (
+	firstRecords = 100_000
+	firstBytes   = 16 << 20
+)
+
+// limits returns the limits of a batch.
+func (d *Driver) limits(id batch.ID) planner.Limits {
+	l := d.opts.Limits
+	if id == 0 {
+		l.RecordsMax, l.BytesMax = lower(l.RecordsMax, firstRecords), lower(l.BytesMax, firstBytes)
+	}
+	return l
+}
+
+// lower returns the lower one of two limits, of which 0 is none.
+func lower(limit, than int64) int64 {
+	if limit == 0 {
+		return than
+	}
+	return min(limit, than)
 }
 
 // starts resolves `start` where a plan needs it: for the first one, and for a
