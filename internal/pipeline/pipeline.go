@@ -86,11 +86,13 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 }
 
 // Shares of `memory`: DuckDB's part, that of fetched bytes and decoded rows, and
-// that of dimension tables, of which two versions may be there while one follows
-// the other. The rest is for Parquet pages and the garbage collector.
+// that of data files in the making, and that of dimension tables, of which two
+// versions may be there while one follows the other. The rest is for the garbage
+// collector.
 const (
 	shareOfDuckDB = 3
 	shareOfSource = 4
+	shareOfSinks  = 4
 	shareOfTables = 8
 )
 
@@ -275,6 +277,7 @@ func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) 
 	t, err := sink.Open(ctx, c, sink.Options{
 		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
 		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
+		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
 	}, p.exec.Schema(name), time.Now, p.log)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", name, err)

@@ -3,6 +3,7 @@ package sink
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -18,23 +19,41 @@ import (
 
 // Sizes of what is handed to the encoder: fewer rows cost more for each.
 const (
-	bufferRows   = 64 << 10
-	bufferBytes  = 32 << 20
+	encodeRows   = 32 << 10
+	encodeBytes  = 8 << 20
 	rowGroupRows = 1 << 20
+)
+
+// The shares of Options.MemoryBytes: rows that wait for the encoder in a table
+// with partitions or a sort order, of which there are up to three copies while
+// they are sorted, and the open files.
+const (
+	keptShare     = 5
+	openShare     = 2
+	rowGroupShare = 8 // of one file
+)
+
+// What an open file takes besides its compressed pages, estimated: of each
+// column, the page in the making and the encoder itself.
+const (
+	pageBytes   = 1 << 20
+	columnBytes = 16 << 10
 )
 
 // dataFile is one Parquet file in the making.
 type dataFile struct {
 	w         *Writer
+	key       string
 	name      string
+	number    int
 	partition map[int]any // by partition field id
 
-	buffered      []arrow.RecordBatch
-	bufferedRows  int64
-	bufferedBytes int64
-	out           *counting
-	writer        *pqarrow.FileWriter
-	rows          int64
+	out     *counting
+	held    int64 // bytes that out keeps in memory, at most
+	writer  *pqarrow.FileWriter
+	rows    int64
+	encoded int64 // bytes of rows that went into the current row group
+	ended   bool  // the next rows begin another row group
 }
 
 // counting knows how many bytes went through it.
@@ -49,37 +68,17 @@ func (c *counting) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (f *dataFile) add(rows arrow.RecordBatch) error {
-	rows.Retain()
-	f.buffered = append(f.buffered, rows)
-	f.bufferedRows += rows.NumRows()
-	for _, c := range rows.Columns() {
-		f.bufferedBytes += int64(c.Data().SizeInBytes())
+// memory estimates what the file holds.
+func (f *dataFile) memory() int64 {
+	if f.writer == nil {
+		return 0
 	}
-	if f.bufferedRows < f.w.bufferRows() && f.bufferedBytes < bufferBytes {
-		return nil
-	}
-	return f.flush()
+	columns := int64(f.w.layout.files.NumFields())
+	return columns*columnBytes + min(f.encoded, columns*pageBytes) + f.writer.RowGroupTotalCompressedBytes() + min(f.out.n, f.held)
 }
 
-// bufferRows is larger where rows are sorted: each piece is sorted by itself.
-func (w *Writer) bufferRows() int64 {
-	if w.sort != nil {
-		return rowGroupRows
-	}
-	return bufferRows
-}
-
-// flush encodes what is buffered.
-func (f *dataFile) flush() error {
-	if len(f.buffered) == 0 {
-		return nil
-	}
-	rows, err := join(f.w.layout.files, f.buffered)
-	f.drop()
-	if err != nil {
-		return err
-	}
+// write encodes rows, and releases them.
+func (f *dataFile) write(rows arrow.RecordBatch) error {
 	defer func() { rows.Release() }()
 	if f.w.sort != nil {
 		sorted, err := f.w.sort.sort(f.w.ctx, rows)
@@ -94,29 +93,32 @@ func (f *dataFile) flush() error {
 			return err
 		}
 	}
+	if f.ended {
+		if err := f.writer.NewBufferedRowGroupChecked(); err != nil {
+			return lake.Classify("write "+f.name, err)
+		}
+		f.ended, f.encoded = false, 0
+	}
+	for _, c := range rows.Columns() {
+		f.encoded += int64(c.Data().SizeInBytes())
+	}
 	if err := f.writer.WriteBuffered(rows); err != nil {
 		return lake.Classify("write "+f.name, err)
 	}
 	f.rows += rows.NumRows()
-	if n, err := f.writer.RowGroupNumRows(); err == nil && n >= rowGroupRows || f.w.sort != nil {
-		f.writer.NewBufferedRowGroup()
-	}
+	n, err := f.writer.RowGroupNumRows()
+	// Another one begins with its first rows only: some readers refuse row
+	// groups that are empty.
+	f.ended = f.w.sort != nil || err == nil && n >= rowGroupRows || f.writer.RowGroupTotalCompressedBytes() >= f.w.t.opts.MemoryBytes/rowGroupShare
 	return nil
 }
 
-func (f *dataFile) drop() {
-	for _, b := range f.buffered {
-		b.Release()
-	}
-	f.buffered, f.bufferedRows, f.bufferedBytes = nil, 0, 0
-}
-
 func (f *dataFile) create(sample arrow.RecordBatch) error {
-	out, err := f.w.t.fs.Create(f.name)
+	out, held, err := lake.Create(f.w.ctx, f.w.t.fs.current(), f.name)
 	if err != nil {
 		return lake.Classify("create "+f.name, err)
 	}
-	f.out = &counting{WriteCloser: out}
+	f.out, f.held = &counting{WriteCloser: out}, held
 	props := append(settings(f.w.meta.Properties()), encodings(sample)...)
 	f.writer, err = pqarrow.NewFileWriter(f.w.layout.files, f.out, parquet.NewWriterProperties(props...),
 		pqarrow.NewArrowWriterProperties(pqarrow.WithStoreSchema()))
@@ -133,10 +135,6 @@ func (f *dataFile) full() bool {
 
 // close finishes the file and describes it.
 func (f *dataFile) close() (iceberg.DataFile, error) {
-	if err := f.flush(); err != nil {
-		f.abort()
-		return nil, err
-	}
 	if err := f.writer.Close(); err != nil { // closes the file, too
 		return nil, lake.Classify("finish "+f.name, err)
 	}
@@ -163,7 +161,6 @@ func (f *dataFile) close() (iceberg.DataFile, error) {
 }
 
 func (f *dataFile) abort() {
-	f.drop()
 	if f.out != nil {
 		_ = f.out.Close() // incomplete, and swept later
 	}
@@ -194,19 +191,29 @@ func settings(p iceberg.Properties) []parquet.WriterProperty {
 }
 
 // sampleRows are looked at to choose an encoding.
-const sampleRows = 4096
+const sampleRows = 16 << 10
 
-// encodings choose for each column of the first rows: deltas for integers and
-// times, a dictionary where values repeat. A dictionary of distinct values is
+// A dictionary is good for a column with few enough values, and for integers
+// only with very few: deltas are as small.
+const (
+	dictionaryBytes    = 768 << 10 // Parquet gives up a dictionary at 1 MiB
+	dictionaryIntegers = 4096
+)
+
+// encodings choose for each column by its first rows: a dictionary where values
+// repeat, else deltas for integers and times. A dictionary of distinct values is
 // most of the cost of a Parquet file, and makes it larger.
-func encodings(sample arrow.RecordBatch) []parquet.WriterProperty {
+func encodings(first arrow.RecordBatch) []parquet.WriterProperty {
 	var out []parquet.WriterProperty
-	for i, f := range sample.Schema().Fields() {
+	for i, f := range first.Schema().Fields() {
+		distinct, size := estimate(first.Column(i))
 		switch f.Type.ID() {
 		case arrow.INT32, arrow.INT64, arrow.DATE32, arrow.TIME64, arrow.TIMESTAMP:
-			out = append(out, parquet.WithDictionaryFor(f.Name, false), parquet.WithEncodingFor(f.Name, parquet.Encodings.DeltaBinaryPacked))
+			if distinct > dictionaryIntegers {
+				out = append(out, parquet.WithDictionaryFor(f.Name, false), parquet.WithEncodingFor(f.Name, parquet.Encodings.DeltaBinaryPacked))
+			}
 		case arrow.STRING, arrow.BINARY, arrow.FLOAT64, arrow.FLOAT32:
-			if !repeats(sample.Column(i)) {
+			if distinct*size > dictionaryBytes {
 				out = append(out, parquet.WithDictionaryFor(f.Name, false))
 			}
 		}
@@ -214,21 +221,63 @@ func encodings(sample arrow.RecordBatch) []parquet.WriterProperty {
 	return out
 }
 
-// repeats says whether less than half of a sample's values are distinct.
-func repeats(c arrow.Array) bool {
-	n := min(c.Len(), sampleRows)
-	distinct := map[any]struct{}{}
-	for i := range n {
-		switch c := c.(type) {
-		case *array.String:
-			distinct[c.Value(i)] = struct{}{}
-		case *array.Binary:
-			distinct[string(c.Value(i))] = struct{}{}
-		case *array.Float64:
-			distinct[c.Value(i)] = struct{}{}
-		case *array.Float32:
-			distinct[c.Value(i)] = struct{}{}
-		}
+// estimate guesses how many distinct values a column will have, and the mean
+// size of one. Values drawn from d ones repeat more and more: when the second
+// half of a sample has r times as many new values as the first half of n, d is
+// about n / -ln r.
+func estimate(c arrow.Array) (distinct, size float64) {
+	half := min(c.Len(), sampleRows) / 2
+	if half == 0 {
+		return 0, 0
 	}
-	return 2*len(distinct) < n
+	sampled := func(fresh func(i int) bool, size float64) (float64, float64) {
+		var n [2]float64
+		for i := range 2 * half {
+			if fresh(i) {
+				n[i/half]++
+			}
+		}
+		all := n[0] + n[1]
+		switch {
+		case c.Len() < encodeRows && 2*all > float64(2*half): // a small file: what is in it counts, not what may follow
+			return math.Inf(1), size
+		case n[1] >= n[0]:
+			return math.Inf(1), size
+		case n[1] == 0:
+			return all, size
+		}
+		return max(all, float64(half)/-math.Log(n[1]/n[0])), size
+	}
+	width := float64(len(c.Data().Buffers()[len(c.Data().Buffers())-1].Bytes())) / float64(c.Len())
+	switch c := c.(type) {
+	case *array.String:
+		return sampled(unseen(c.Value), width)
+	case *array.Binary:
+		return sampled(unseen(func(i int) string { return string(c.Value(i)) }), width)
+	case *array.Float64:
+		return sampled(unseen(c.Value), width)
+	case *array.Float32:
+		return sampled(unseen(c.Value), width)
+	case *array.Int64:
+		return sampled(unseen(c.Value), width)
+	case *array.Int32:
+		return sampled(unseen(c.Value), width)
+	case *array.Date32:
+		return sampled(unseen(c.Value), width)
+	case *array.Time64:
+		return sampled(unseen(c.Value), width)
+	case *array.Timestamp:
+		return sampled(unseen(c.Value), width)
+	}
+	return 0, 0
+}
+
+// unseen says of each value whether it was not there before.
+func unseen[T comparable](value func(int) T) func(i int) bool {
+	seen := map[T]struct{}{}
+	return func(i int) bool {
+		n := len(seen)
+		seen[value(i)] = struct{}{}
+		return len(seen) > n
+	}
 }

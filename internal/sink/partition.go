@@ -30,11 +30,18 @@ type partitionField struct {
 	transform iceberg.Transform
 }
 
-// piece is the rows of one partition.
-type piece struct {
-	key    string
-	values map[int]any // by partition field id; nil for NULL
-	rows   arrow.RecordBatch
+// chunk is a record batch whose rows of one partition lie together.
+type chunk struct {
+	rows  arrow.RecordBatch
+	bytes int64
+	parts []part
+}
+
+// part is the rows [from, to) of a chunk, which are of one partition.
+type part struct {
+	key      string
+	values   map[int]any // by partition field id; nil for NULL
+	from, to int64
 }
 
 func newPartitioner(meta table.Metadata, l *layout) (*partitioner, error) {
@@ -57,45 +64,110 @@ func newPartitioner(meta table.Metadata, l *layout) (*partitioner, error) {
 	return p, nil
 }
 
-// split divides rows. The caller releases the pieces.
-func (p *partitioner) split(ctx context.Context, rows arrow.RecordBatch) ([]piece, error) {
+// whole is a chunk of one partition, or of a table that has none.
+func whole(rows arrow.RecordBatch, key string, values map[int]any) chunk {
+	rows.Retain()
+	c := chunk{rows: rows, parts: []part{{key: key, values: values, to: rows.NumRows()}}}
+	for _, column := range rows.Columns() {
+		c.bytes += int64(column.Data().SizeInBytes())
+	}
+	return c
+}
+
+// split brings the rows of each partition together; they keep their order. The
+// caller releases the chunk's rows.
+func (p *partitioner) split(ctx context.Context, rows arrow.RecordBatch) (chunk, error) {
 	n := int(rows.NumRows())
-	keys := make([]strings.Builder, n)
 	values := make([][]any, len(p.fields))
+	of, groups := make([]int32, n), int32(min(n, 1))
 	for k, f := range p.fields {
 		v, err := f.apply(rows.Column(f.column))
 		if err != nil {
-			return nil, err
+			return chunk{}, err
 		}
 		values[k] = v
-		for i := range n {
-			fmt.Fprintf(&keys[i], "%T:%v\x00", v[i], v[i])
-		}
+		groups = refine(of, v)
 	}
-	index := map[string][]int64{}
-	var order []string
-	for i := range n {
-		key := keys[i].String()
-		if _, ok := index[key]; !ok {
-			order = append(order, key)
-		}
-		index[key] = append(index[key], int64(i))
+	counts := make([]int64, groups)
+	first := make([]int, groups)
+	for i := n - 1; i >= 0; i-- {
+		counts[of[i]]++
+		first[of[i]] = i
 	}
-	var pieces []piece
-	for _, key := range order {
-		at := index[key]
-		out := piece{key: key, values: map[int]any{}}
+	parts := make([]part, groups)
+	next := make([]int64, groups) // where the group's next row goes
+	var from int64
+	for g := range parts {
+		parts[g] = part{key: keyOf(values, first[g]), values: map[int]any{}, from: from, to: from + counts[g]}
 		for k, f := range p.fields {
-			out.values[f.id] = values[k][at[0]]
+			parts[g].values[f.id] = values[k][first[g]]
 		}
-		var err error
-		if out.rows, err = take(ctx, rows, at); err != nil {
-			releasePieces(pieces)
-			return nil, err
-		}
-		pieces = append(pieces, out)
+		next[g], from = from, from+counts[g]
 	}
-	return pieces, nil
+	if groups == 1 {
+		return whole(rows, parts[0].key, parts[0].values), nil
+	}
+	at := make([]int64, n)
+	for i, g := range of {
+		at[next[g]] = int64(i)
+		next[g]++
+	}
+	moved, err := take(ctx, rows, at)
+	if err != nil {
+		return chunk{}, err
+	}
+	defer moved.Release()
+	c := whole(moved, "", nil)
+	c.parts = parts
+	return c, nil
+}
+
+// refine divides the groups of rows by one more value. It returns how many there
+// are; they are numbered in the order in which they come.
+func refine(of []int32, values []any) int32 {
+	type member struct {
+		group int32
+		value any
+	}
+	index := map[member]int32{}
+	for i, v := range values {
+		m := member{of[i], mapKey(v)}
+		g, ok := index[m]
+		if !ok {
+			g = int32(len(index))
+			index[m] = g
+		}
+		of[i] = g
+	}
+	return int32(len(index))
+}
+
+// mapKey returns v as the key of a map. NaN differs from itself, and bytes
+// cannot be a key; as texts they keep their type.
+func mapKey(v any) any {
+	type text string
+	switch v := v.(type) {
+	case []byte:
+		return text(v)
+	case float32:
+		if v != v {
+			return text("NaN")
+		}
+	case float64:
+		if v != v {
+			return text("NaN")
+		}
+	}
+	return v
+}
+
+// keyOf names the partition of a row. Types tell NULL from the text "null".
+func keyOf(values [][]any, row int) string {
+	var key strings.Builder
+	for _, v := range values {
+		fmt.Fprintf(&key, "%T:%v\x00", v[row], v[row])
+	}
+	return key.String()
 }
 
 // take copies rows by their numbers.

@@ -42,6 +42,8 @@ type Options struct {
 	KeepHourly    time.Duration
 	// FileBytes is the size at which a data file is finished. 0: 256 MiB.
 	FileBytes int64
+	// MemoryBytes bounds what the files in the making take. 0: 128 MiB.
+	MemoryBytes int64
 }
 
 // Defaults of Options.
@@ -49,6 +51,7 @@ const (
 	keepSnapshots = 100
 	keepHourly    = 7 * 24 * time.Hour
 	fileBytes     = 256 << 20
+	memoryBytes   = 128 << 20
 )
 
 func (o Options) withDefaults() Options {
@@ -66,6 +69,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FileBytes <= 0 {
 		o.FileBytes = fileBytes
+	}
+	if o.MemoryBytes <= 0 {
+		o.MemoryBytes = memoryBytes
 	}
 	if o.FormatVersion == 0 {
 		o.FormatVersion = 2

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,12 +20,13 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// openMax is how many files a writer holds open. A batch that touches more
-// partitions closes the one that was written longest ago, and later opens
-// another file for it.
-const openMax = 64
+// openMax is how many files a writer holds open: each is an open file of this
+// process.
+const openMax = 512
 
-// Writer takes the rows of one attempt.
+// Writer takes the rows of one attempt. Rows are kept until there are enough for
+// the encoder, and files until they are full or Options.MemoryBytes is reached;
+// then the largest ones go first.
 type Writer struct {
 	t      *Table
 	ctx    context.Context //nolint:containedctx // of one attempt; Write has none
@@ -33,12 +36,15 @@ type Writer struct {
 	sort   *sorter      // nil: it is not sorted
 	folder string
 
-	mu     sync.Mutex
-	open   map[string]*dataFile // by partition
-	order  []string             // of open, the longest unused first
-	files  []iceberg.DataFile
-	rows   int64
-	number int
+	mu       sync.Mutex
+	kept     []chunk // not encoded yet
+	keptRows int64
+	keptSize int64
+	open     map[string]*dataFile // by partition
+	size     int64                // memory of the open files
+	files    []iceberg.DataFile
+	rows     int64
+	number   int
 }
 
 // Files are finished data files of one attempt.
@@ -91,67 +97,125 @@ func (w *Writer) Write(rows arrow.RecordBatch) error {
 		return fmt.Errorf("table %s: %w", w.t.opts.Table, err)
 	}
 	defer stored.Release()
-	pieces := []piece{{rows: stored}}
-	if w.parts != nil {
-		if pieces, err = w.parts.split(w.ctx, stored); err != nil {
-			return fmt.Errorf("table %s: %w", w.t.opts.Table, err)
-		}
-		defer releasePieces(pieces)
+	var c chunk
+	if w.parts == nil {
+		c = whole(stored, "", nil)
+	} else if c, err = w.parts.split(w.ctx, stored); err != nil {
+		return fmt.Errorf("table %s: %w", w.t.opts.Table, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range pieces {
-		if err := w.add(p); err != nil {
+	w.kept = append(w.kept, c)
+	w.keptRows += c.rows.NumRows()
+	w.keptSize += c.bytes
+	if !w.enough() {
+		return nil
+	}
+	return w.encode()
+}
+
+// enough says whether the rows that are kept are worth encoding. Sorted ones are
+// sorted as far as they are encoded together, and a table of many partitions
+// gets few rows of each.
+func (w *Writer) enough() bool {
+	rows, bytes := int64(encodeRows), int64(encodeBytes)
+	if w.sort != nil || w.parts != nil {
+		rows, bytes = rowGroupRows, w.t.opts.MemoryBytes/keptShare
+	}
+	return w.keptRows >= rows || w.keptSize >= bytes
+}
+
+// gathered is what is kept of one partition.
+type gathered struct {
+	part
+	rows   []arrow.RecordBatch
+	sliced bool // of record batches that other partitions share
+}
+
+// encode moves the rows that are kept into the files of their partitions.
+func (w *Writer) encode() error {
+	var all []*gathered
+	defer func() {
+		for _, g := range all {
+			release(g.rows)
+		}
+	}()
+	by := map[string]*gathered{}
+	for _, c := range w.kept {
+		for _, p := range c.parts {
+			g := by[p.key]
+			if g == nil {
+				g = &gathered{part: p}
+				by[p.key], all = g, append(all, g)
+			}
+			g.rows = append(g.rows, c.rows.NewSlice(p.from, p.to))
+			g.sliced = g.sliced || len(c.parts) > 1
+		}
+	}
+	w.drop()
+	for _, g := range all {
+		rows, err := join(w.layout.files, g.rows, g.sliced)
+		release(g.rows)
+		g.rows = nil
+		if err != nil {
+			return err
+		}
+		if err := w.add(g.part, rows); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func releasePieces(pieces []piece) {
-	for _, p := range pieces {
-		p.rows.Release()
+// drop lets go of the rows that are kept.
+func (w *Writer) drop() {
+	for _, c := range w.kept {
+		c.rows.Release()
+	}
+	w.kept, w.keptRows, w.keptSize = nil, 0, 0
+}
+
+func release(all []arrow.RecordBatch) {
+	for _, rows := range all {
+		rows.Release()
 	}
 }
 
-func (w *Writer) add(p piece) error {
+// add encodes rows of one partition, and releases them.
+func (w *Writer) add(p part, rows arrow.RecordBatch) error {
 	f, ok := w.open[p.key]
 	if !ok {
-		if len(w.open) >= openMax {
-			if err := w.finish(w.order[0]); err != nil {
-				return err
-			}
-		}
 		w.number++
-		f = &dataFile{w: w, name: fmt.Sprintf("%s/%05d.parquet", w.folder, w.number), partition: p.values}
+		f = &dataFile{w: w, key: p.key, name: fmt.Sprintf("%s/%05d.parquet", w.folder, w.number), number: w.number, partition: p.values}
 		w.open[p.key] = f
-	} else {
-		w.forget(p.key)
 	}
-	w.order = append(w.order, p.key)
-	if err := f.add(p.rows); err != nil {
-		return err
+	was := f.memory()
+	err := f.write(rows)
+	w.size += f.memory() - was
+	if err == nil && f.full() {
+		err = w.finish(f)
 	}
-	if f.full() {
-		return w.finish(p.key)
+	for err == nil && len(w.open) > 0 && (w.size > w.t.opts.MemoryBytes/openShare || len(w.open) > openMax) {
+		err = w.finish(w.largest())
 	}
-	return nil
+	return err
 }
 
-func (w *Writer) forget(key string) {
-	for i, k := range w.order {
-		if k == key {
-			w.order = append(w.order[:i], w.order[i+1:]...)
-			return
+// largest returns the open file that takes most memory.
+func (w *Writer) largest() *dataFile {
+	var largest *dataFile
+	for _, f := range w.open {
+		if largest == nil || f.memory() > largest.memory() || f.memory() == largest.memory() && f.number < largest.number {
+			largest = f
 		}
 	}
+	return largest
 }
 
-// finish closes one partition's open file.
-func (w *Writer) finish(key string) error {
-	f := w.open[key]
-	delete(w.open, key)
-	w.forget(key)
+// finish closes an open file.
+func (w *Writer) finish(f *dataFile) error {
+	delete(w.open, f.key)
+	w.size -= f.memory()
 	d, err := f.close()
 	if err != nil {
 		return err
@@ -169,18 +233,21 @@ const closers = 4
 func (w *Writer) Close(context.Context) (*Files, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.encode(); err != nil {
+		return nil, err
+	}
 	var group errgroup.Group
 	group.SetLimit(closers)
-	done := make([]iceberg.DataFile, len(w.order))
-	for i, key := range w.order {
-		f := w.open[key]
-		delete(w.open, key)
+	open := slices.SortedFunc(maps.Values(w.open), func(a, b *dataFile) int { return a.number - b.number })
+	clear(w.open)
+	w.size = 0
+	done := make([]iceberg.DataFile, len(open))
+	for i, f := range open {
 		group.Go(func() (err error) {
 			done[i], err = f.close()
 			return err
 		})
 	}
-	w.order = nil
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
@@ -195,16 +262,18 @@ func (w *Writer) Close(context.Context) (*Files, error) {
 func (w *Writer) Abort() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.drop()
 	for _, f := range w.open {
 		f.abort()
 	}
 	clear(w.open)
-	w.order = nil
+	w.size = 0
 }
 
-// join copies record batches into one.
-func join(schema *arrow.Schema, parts []arrow.RecordBatch) (arrow.RecordBatch, error) {
-	if len(parts) == 1 {
+// join puts record batches together. They are copied where there are several, or
+// where they are slices: encoders know whole arrays best.
+func join(schema *arrow.Schema, parts []arrow.RecordBatch, sliced bool) (arrow.RecordBatch, error) {
+	if len(parts) == 1 && !sliced {
 		parts[0].Retain()
 		return parts[0], nil
 	}
