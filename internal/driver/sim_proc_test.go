@@ -156,8 +156,6 @@ func (c simCheckpoint) Newest(ctx context.Context, i batch.Incarnation) (*batch.
 	plan, err := c.Checkpoint.Newest(ctx, i)
 	if err == nil && plan != nil {
 		c.p.w.noteLogged(plan)
-	}
-	if err == nil && plan != nil && c.p.plan == nil {
 		c.p.plan = plan
 	}
 	return plan, err

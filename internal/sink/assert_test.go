@@ -51,17 +51,17 @@ func (f *fixture) moveRef(name string, to int64, kind table.RefType) {
 // refused sends a commit through a view that is out of date.
 func (f *fixture) refused(stale *View, s *batch.Stamp, files *Files) {
 	f.Helper()
-	before := f.metadata()
+	before := f.state()
 	if _, err := stale.Commit(context.Background(), s, files); !errors.Is(err, batch.ErrUnavailable) {
 		f.Errorf("the commit of what is out of date: %v, want unavailable", err)
 	}
-	if f.metadata() != before {
+	if f.state() != before {
 		f.Error("the table has changed")
 	}
 }
 
-// metadata names the newest metadata file: it changes with every commit.
-func (f *fixture) metadata() string {
+// state names the newest metadata file: it changes with every commit.
+func (f *fixture) state() string {
 	f.Helper()
 	loaded, err := f.catalog.Load(context.Background(), table.Identifier{"ns", "t"})
 	if err != nil {
@@ -233,8 +233,8 @@ func TestRestoreKeepsOthers(t *testing.T) {
 	if _, err := f.load(other).Commit(context.Background(), q, files); err != nil {
 		t.Fatal(err)
 	}
-	before := f.metadata()
-	if _, err := f.load(tbl).Restore(context.Background(), f.stamp("r"), back, false); !errors.Is(err, batch.ErrDataLost) || f.metadata() != before {
+	before := f.state()
+	if _, err := f.load(tbl).Restore(context.Background(), f.stamp("r"), back, false); !errors.Is(err, batch.ErrDataLost) || f.state() != before {
 		t.Fatalf("the rows of another pipeline would be dropped: %v", err)
 	}
 	if _, err := f.load(tbl).Restore(context.Background(), f.stamp("r"), back, true); err != nil {
