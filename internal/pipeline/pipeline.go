@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -96,10 +97,23 @@ const (
 	shareOfTables = 8
 )
 
+// Workers read and run SQL side by side. More than a few only wait for the one
+// that writes files, and each needs memory for its rows.
+const (
+	workersMax  = 4
+	workerBytes = 128 << 20
+)
+
+// workers is how many a pipeline uses.
+func workers(memory int64) int {
+	return int(min(workersMax, int64(runtime.GOMAXPROCS(0)), max(1, memory/workerBytes)))
+}
+
 func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	s := p.spec
 	o := exec.Options{
-		MemoryBytes: int64(s.Memory) / shareOfDuckDB, TableBytes: int64(s.Memory) / shareOfTables, SpillDir: filepath.Join(os.TempDir(), "frazil-spill-"+s.Name),
+		Workers: workers(int64(s.Memory)), MemoryBytes: int64(s.Memory) / shareOfDuckDB, TableBytes: int64(s.Memory) / shareOfTables,
+		SpillDir: filepath.Join(os.TempDir(), "frazil-spill-"+s.Name),
 		OnReject: func(sink string, r batch.Reject) {
 			p.log.Warn("record skipped by SQL", "sink", sink, "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
 		},
@@ -224,7 +238,7 @@ func (p *Pipeline) Source() (*source.Source, error) {
 	for _, name := range p.spec.Sources.Names {
 		all = append(all, sourceOptions(name, p.spec.Sources.By[name]))
 	}
-	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource}
+	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource, Workers: workers(int64(p.spec.Memory))}
 	s, err := source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
 		p.log.Warn("record skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
 	})

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -37,10 +38,13 @@ func (p *Pipeline) Preview(ctx context.Context, sinks []string, records int64, r
 		return err
 	}
 	job := batch.Job{Plan: &batch.Plan{Ranges: ranges, Time: time.Now().UTC(), Versions: versions}, Ranges: ranges, Sinks: sinks, Attempt: "preview"}
+	var one sync.Mutex // rows come from several workers
 	_, err = p.exec.Execute(ctx, job, func(emit func(arrow.RecordBatch) error) error {
 		_, err := src.Read(ctx, ranges, emit)
 		return err
 	}, func(sink string, rows arrow.RecordBatch) error {
+		one.Lock()
+		defer one.Unlock()
 		if !row(sink, rows) {
 			return errEnough
 		}

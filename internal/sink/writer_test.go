@@ -13,6 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet/file"
+	"golang.org/x/sync/errgroup"
 )
 
 // TestManyPartitionsWithinMemory writes more than the writer may keep, over many
@@ -54,6 +55,38 @@ func TestManyPartitionsWithinMemory(t *testing.T) {
 	}
 	s := f.stamp("a")
 	if _, err := f.load(tbl).Commit(context.Background(), s, files); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.ids(nil); !slices.Equal(got, count(n)) {
+		t.Fatalf("%d rows, or others than were written", len(got))
+	}
+}
+
+// TestWriteFromSeveralGoroutines finds every row once.
+func TestWriteFromSeveralGoroutines(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(func(o *Options) { o.PartitionBy = []string{"bucket(8, id)"} })
+	w, err := tbl.Writer(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n, step = 20_000, 500
+	var group errgroup.Group
+	for from := 0; from < n; from += step {
+		group.Go(func() error {
+			rows := makeRows(from, from+step)
+			defer rows.Release()
+			return w.Write(rows)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := w.Close(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.load(tbl).Commit(context.Background(), f.stamp("a"), files); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.ids(nil); !slices.Equal(got, count(n)) {
