@@ -7,14 +7,14 @@ import (
 	"github.com/frazil-io/frazil/internal/planner"
 )
 
-// startAhead begins to prepare the batch behind p while p is committed, where
-// the trigger is due already. It works on the prediction that each commit of p
+// startAhead begins to prepare the batch behind p while p is committed, as soon as
+// the trigger is due. It works on the prediction that each commit of p
 // lands as sent; keepAhead drops the work where one did not. Nothing is logged:
 // the log never runs ahead of the commit. Errors are dropped with the work; the
 // ordinary path will meet them again.
 func (d *Driver) startAhead(ctx, stop context.Context, p *batch.Plan, ready *prepared) (ahead **prepared, join func()) {
 	ahead = new(*prepared)
-	if stop.Err() != nil || d.due() > 0 || d.anyLags(p) {
+	if stop.Err() != nil || d.anyLags(p) {
 		return ahead, func() {}
 	}
 	sinks, predicted := d.predict(p, ready)
@@ -22,11 +22,18 @@ func (d *Driver) startAhead(ctx, stop context.Context, p *batch.Plan, ready *pre
 		return ahead, func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	abandon := context.AfterFunc(stop, cancel) // no batch begins after that
+	committing, committed := context.WithCancel(ctx)
 	wait := d.rooms.Tasks.Go(func() {
+		if pause := d.due(); pause > 0 && d.rooms.Clock.Sleep(committing, pause) != nil {
+			return // the commit was faster than the trigger
+		}
 		*ahead = d.runAhead(ctx, p, sinks, predicted)
 	})
 	return ahead, func() {
+		committed()
 		wait()
+		abandon()
 		cancel()
 	}
 }
