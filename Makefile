@@ -8,6 +8,8 @@ LDFLAGS  := -s -w -X github.com/frazil-io/frazil/internal/cli.Version=$(VERSION)
 LINT_VERSION := v2.12.2
 LINT     := .cache/golangci-lint-$(LINT_VERSION)
 SEEDS    ?= 10000
+SOAK     ?= 1h
+SIM_TIMEOUT ?= 120m
 
 export GOFLAGS += -tags=$(TAGS)
 export CGO_ENABLED = 1
@@ -19,7 +21,10 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
 compiler:
-	@command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || { echo "frazil embeds DuckDB and needs a C compiler: install gcc or clang, or set CC" >&2; exit 1; }
+	@out=$$(mktemp) && cc=$${CC:-$$(command -v cc || command -v gcc || echo cc)} && trap 'rm -f "$$out"' EXIT && \
+	if ! echo 'int main(void) { return 0; }' | $$cc -x c - -o "$$out" -lstdc++ 2>/dev/null && ! echo 'int main(void) { return 0; }' | $$cc -x c - -o "$$out" -lc++ 2>/dev/null; then \
+		echo "frazil embeds DuckDB: building it needs a C compiler with the C++ library, and $$cc is none; install gcc and g++, or clang, or set CC" >&2; exit 1; \
+	fi
 
 build: compiler ## build bin/frazil
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/frazil ./cmd/frazil
@@ -37,7 +42,7 @@ integration: build ## real Kafka, S3 and REST catalog, kills, independent reader
 	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 25m -v ./test/integration/...
 
 sim: ## the protocol's simulation, SEEDS runs of each kind (10000)
-	$(GO) test -count=1 -timeout 120m ./internal/driver -run Simulation -v -args -seeds $(SEEDS) -pairs
+	$(GO) test -count=1 -timeout $(SIM_TIMEOUT) ./internal/driver -run Simulation -v -args -seeds $(SEEDS) -pairs
 
 faults: ## break the protocol one rule at a time; the tests must catch each
 	test/faults/run
@@ -45,8 +50,9 @@ faults: ## break the protocol one rule at a time; the tests must catch each
 bench: build ## the etl workload against real servers: CPU, records/s, memory, first commit
 	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 40m -v -run TestBench ./test/bench/...
 
-soak: ## what takes long: a million simulated runs of each kind
-	$(MAKE) sim SEEDS=1000000
+soak: build ## what takes long: the binary killed at random for SOAK (1h), then a million simulated runs of each kind
+	$(GO) test -tags=$(TAGS),integration,soak -count=1 -timeout 0 -v -run TestSoak ./test/integration -args -for $(SOAK)
+	$(MAKE) sim SEEDS=1000000 SIM_TIMEOUT=0
 
 $(LINT):
 	mkdir -p .cache && GOBIN=$(CURDIR)/.cache GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && mv .cache/golangci-lint $(LINT)

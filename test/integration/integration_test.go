@@ -406,7 +406,7 @@ func compacted(l *lab) {
 		l.Fatal(err)
 	}
 	defer client.Close()
-	left := map[int64]bool{}
+	var left map[int64]bool
 	ctx, cancel := context.WithTimeout(l.Context(), 2*time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(500 * time.Millisecond); ; <-tick.C {
