@@ -12,14 +12,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
-	"github.com/frazil-io/frazil/internal/objstore"
 )
 
 // Keeper keeps copies: the checkpoint.
@@ -203,9 +201,4 @@ func (r *refreshed) version(ask func() (string, error)) (string, error) {
 		r.last, r.at = v, r.now()
 	}
 	return v, err
-}
-
-// gone says whether a file is not there, or not for this user.
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, objstore.ErrNotFound)
 }

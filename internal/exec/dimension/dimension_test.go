@@ -130,8 +130,11 @@ func TestCSVOptions(t *testing.T) {
 	w, path := newWorld(), filepath.Join(t.TempDir(), "d.csv")
 	write(t, path, "7\t12.340\tNA\t01234567-89ab-cdef-0123-456789abcdef\taGk=\n8\t-0.05\t10:11:12.000001\tNA\tNA\n")
 	c, err := CSV(t.Context(), CSVOptions{Path: path, NoHeader: true, Delimiter: '\t', Null: "NA", Columns: []arrow.Field{
-		{Name: "a", Type: arrow.PrimitiveTypes.Uint8}, {Name: "b", Type: &arrow.Decimal128Type{Precision: 5, Scale: 2}}, {Name: "c", Type: arrow.FixedWidthTypes.Time64us},
-		{Name: "d", Type: extensions.NewUUIDType()}, {Name: "e", Type: arrow.BinaryTypes.Binary},
+		{Name: "a", Type: arrow.PrimitiveTypes.Uint8},
+		{Name: "b", Type: &arrow.Decimal128Type{Precision: 5, Scale: 2}},
+		{Name: "c", Type: arrow.FixedWidthTypes.Time64us},
+		{Name: "d", Type: extensions.NewUUIDType()},
+		{Name: "e", Type: arrow.BinaryTypes.Binary},
 	}}, w.options())
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -223,7 +224,7 @@ func typeOf(ctx context.Context, c *pgconn.PgConn, oid uint32, modifier int32) (
 		return numericType(modifier)
 	}
 	// Enums and texts of extensions are texts; arrays have elements.
-	r := c.ExecParams(ctx, "SELECT typname, typtype::text, typcategory::text, typelem::text FROM pg_type WHERE oid = "+fmt.Sprint(oid), nil, nil, nil, nil).Read()
+	r := c.ExecParams(ctx, "SELECT typname, typtype::text, typcategory::text, typelem::text FROM pg_type WHERE oid = "+strconv.FormatUint(uint64(oid), 10), nil, nil, nil, nil).Read()
 	if r.Err != nil {
 		return nil, r.Err
 	}

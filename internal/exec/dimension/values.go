@@ -80,10 +80,10 @@ func appenderOf(builder array.Builder, t arrow.DataType) (appender, error) {
 	return nil, fmt.Errorf("%w: type %s", errNoValue, t)
 }
 
-func add[T any](append func(T), text string, parse func(string) (T, error)) error {
+func add[T any](to func(T), text string, parse func(string) (T, error)) error {
 	v, err := parse(text)
 	if err == nil {
-		append(v)
+		to(v)
 	}
 	return err
 }
