@@ -24,9 +24,12 @@ func (d *Driver) look(ctx context.Context, p *batch.Plan, s *sink, sp *batch.Sin
 	if err := d.checkAncestry(s, view); err != nil {
 		return nil, nil, err
 	}
+	if err := d.checkUntagged(s, view); err != nil {
+		return nil, nil, err
+	}
 	st := view.Stamp()
 	if st.Hash() == sp.Before.Hash {
-		return view, nil, d.checkUntagged(s, view)
+		return view, nil, nil
 	}
 	if st != nil && st.Of(d.inc, d.opts.Stream) && st.First <= p.Batch && p.Batch <= st.Last {
 		logged, err := d.revisions(ctx, p)
@@ -79,15 +82,18 @@ func (d *Driver) disagree(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 }
 
 // checkUntagged stops where a table without our tag has snapshots with our
-// stamps: somebody removed the tag, and a batch could go in twice.
+// stamps: somebody removed the tag, and batches could go in twice. The stamps
+// are known by the pipeline's name, as the tag is: its UUID may be lost with the
+// checkpoint.
 func (d *Driver) checkUntagged(s *sink, view View) error {
 	if view.Stamp() != nil {
 		return nil
 	}
 	for _, h := range view.History() {
-		if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID && h.Stamp.Stream == d.opts.Stream {
-			return fmt.Errorf("%w: the tag %s of the table of sink %s is gone, but snapshot %d carries %s: put the tag back on the newest stamped snapshot",
-				batch.ErrDataLost, batch.Tag(d.opts.Name, d.opts.Stream), s.Name, h.Snapshot, h.Stamp)
+		if h.Stamp != nil && h.Stamp.Name == d.opts.Name && h.Stamp.Stream == d.opts.Stream {
+			return fmt.Errorf("%w: the tag %s of the table of sink %s is gone, but snapshot %d carries %s: put the tag back on the newest stamped snapshot; "+
+				"to begin again beside what is there, give the pipeline another name", batch.ErrDataLost,
+				batch.Tag(d.opts.Name, d.opts.Stream), s.Name, h.Snapshot, h.Stamp)
 		}
 	}
 	return nil

@@ -86,6 +86,7 @@ func (d *Driver) explains(ctx context.Context, stamped *batch.Stamp) (bool, erro
 
 // newestStamp returns the stamp of the highest incarnation among the tables'
 // tags, nil if none carries one. Stamps of two pipelines contradict each other.
+// A table that lost its tag does, too.
 func (d *Driver) newestStamp(ctx context.Context) (*batch.Stamp, error) {
 	var newest *batch.Stamp
 	var states []string
@@ -93,6 +94,9 @@ func (d *Driver) newestStamp(ctx context.Context) (*batch.Stamp, error) {
 	for _, s := range d.sinks {
 		view, err := d.load(ctx, s)
 		if err != nil {
+			return nil, err
+		}
+		if err := d.checkUntagged(s, view); err != nil {
 			return nil, err
 		}
 		st := view.Stamp()
@@ -174,6 +178,9 @@ func (d *Driver) anchor(ctx context.Context, s *sink) error {
 			return fmt.Errorf("%w: the table carries incarnation %d-%s", batch.ErrFenced, st.Incarnation, st.IncarnationID)
 		}
 		if err := d.checkAncestry(s, view); err != nil {
+			return err
+		}
+		if err := d.checkUntagged(s, view); err != nil {
 			return err
 		}
 		sent, err := d.sendAnchor(ctx, s, view, st)
@@ -305,6 +312,9 @@ func (d *Driver) adoptTags(ctx context.Context) error {
 		}
 		view, err := d.load(ctx, s)
 		if err != nil {
+			return err
+		}
+		if err := d.checkUntagged(s, view); err != nil {
 			return err
 		}
 		st := view.Stamp()

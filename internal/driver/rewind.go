@@ -59,6 +59,9 @@ func (d *Driver) Recover(ctx context.Context, from string) error {
 		if err != nil {
 			return err
 		}
+		if err := d.checkUntagged(s, view); err != nil {
+			return err
+		}
 		st := view.Stamp()
 		if st == nil {
 			continue

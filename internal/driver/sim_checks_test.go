@@ -196,7 +196,7 @@ func (w *world) checkKnown(d *proc, p *batch.Plan) {
 	for ti, t := range w.tables {
 		sp := p.Sink(sinkName(ti))
 		tag := t.stamp(d.pipe)
-		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() {
+		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() || t.bare {
 			continue
 		}
 		if w.covered(t.newest(d.pipe), p) {

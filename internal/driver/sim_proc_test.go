@@ -290,7 +290,10 @@ func (w *world) judge(p *proc) {
 	case says("two histories"):
 		w.expect(p, w.drops > 0 || p.sawBack)
 		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
-	case says("frazil checkpoint recover"), says("tag is gone"), says("put the tag back"):
+	case says("put the tag back"):
+		w.expect(p, w.untagged > 0)
+		w.putTagsBack()
+	case says("frazil checkpoint recover"):
 		w.expect(p, w.losses+w.drops > 0 || p.sawBack)
 		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
 	default:

@@ -134,6 +134,7 @@ type simTable struct {
 	before  int64 // head before the last foreign rollback
 	dropped bool
 	taken   [len(simPipelines)]bool // rows of this pipeline were dropped by a rewind of the other
+	bare    bool                    // the first pipeline's tag was removed
 }
 
 func newSimTable(uuid int) *simTable {
@@ -232,6 +233,7 @@ type world struct {
 	rewound  batch.ID        // the batch of the newest rewind
 	losses   int
 	drops    int
+	untagged int
 	drop     bool // the operator lets a rewind drop foreign snapshots
 	steps    int
 	cur      int
@@ -547,6 +549,9 @@ func (w *world) compact(ti int) {
 
 func (w *world) expire(ti int) {
 	t := w.tables[ti]
+	if t.bare {
+		return // what was stamped could not be told any more
+	}
 	var dead []*snapshot
 	pinned := slices.Collect(maps.Values(t.pins))
 	for _, s := range t.snaps[1:] {
@@ -567,7 +572,7 @@ func (w *world) expire(ti int) {
 
 func (w *world) rollback(ti int) {
 	t := w.tables[ti]
-	if t.head == 0 {
+	if t.head == 0 || t.bare {
 		return
 	}
 	to := t.snaps[t.head].parent

@@ -39,7 +39,7 @@ func (w *world) event() {
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
-		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3)) {
+		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -88,6 +88,8 @@ func (w *world) event() {
 		s := w.any(len(w.tables))
 		w.spec[s] = 3 - w.spec[s]
 		w.note("operator: sink %d gets spec %d", s, w.spec[s])
+	case 19:
+		w.removeTag(ti)
 	}
 }
 
@@ -161,6 +163,7 @@ func (w *world) settle() {
 	for i := range w.tables {
 		w.undo(i)
 	}
+	w.putTagsBack()
 	for _, p := range w.procs {
 		p.rests = 0
 	}
@@ -275,7 +278,7 @@ func TestSimulationExhaustive(t *testing.T) {
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true},
 	} {
 		for i := range 60 {
-			for v := 1; v <= 17; v++ {
+			for v := 1; v <= 19; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
 			}
 			if t.Failed() {

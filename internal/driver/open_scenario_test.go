@@ -1,0 +1,99 @@
+package driver_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/driver"
+)
+
+// ends runs a process to its end, whatever that is.
+func (s *scenario) ends(i int) error {
+	s.Helper()
+	for range 5000 {
+		if !s.procs[i].alive {
+			return s.procs[i].err
+		}
+		s.procs[i].step()
+		s.checkFiles()
+	}
+	s.die("process %d does not end", i)
+	return nil
+}
+
+// stops runs a process to its end, which must be an error of this kind that says
+// these words.
+func (s *scenario) stops(i int, kind error, words string) {
+	s.Helper()
+	err := s.ends(i)
+	if s.bad != nil {
+		s.die("%s: %s", s.bad.kind, s.bad.text)
+	}
+	if !errors.Is(err, kind) || !strings.Contains(err.Error(), words) {
+		s.die("process %d ends with %v, not with %v that says %q", i, err, kind, words)
+	}
+}
+
+// TestTagRemoved: somebody cleans up and removes the tag of a table. Wherever
+// the pipeline is, it says so and stops, and goes on when the tag is back.
+func TestTagRemoved(t *testing.T) {
+	two := simConfig{tables: 2, drivers: 2}
+	again := func(s *scenario, i int) {
+		s.Helper()
+		if !s.procs[i].alive {
+			s.procs[i].start()
+		}
+		s.stops(i, batch.ErrDataLost, "put the tag back")
+		s.putTagsBack()
+		s.settles()
+	}
+	t.Run("while it runs", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.removeTag(1)
+		s.rows(0, 1)
+		again(s, 0)
+	})
+	t.Run("between runs", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		s.removeTag(1)
+		again(s, 0)
+	})
+	t.Run("after a recovery", func(t *testing.T) {
+		s := recovered(t, two, 1)
+		s.idle(1)
+		s.procs[1].kill()
+		s.removeTag(1)
+		again(s, 1)
+	})
+	t.Run("with the checkpoint", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		s.removeTag(1)
+		s.loseCheckpoint()
+		again(s, 0)
+	})
+	t.Run("all of them, with the checkpoint", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		s.removeTag(0)
+		s.removeTag(1)
+		s.loseCheckpoint()
+		again(s, 0)
+	})
+	t.Run("when an operator recovers", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.procs[0].kill()
+		s.removeTag(1)
+		s.operator(0, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+		again(s, 2)
+	})
+}
