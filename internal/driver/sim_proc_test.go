@@ -178,7 +178,7 @@ func (p *proc) start() {
 	opts := driver.Options{
 		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
 		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
-		StartTimeout: time.Hour,
+		StartTimeout: time.Hour, Trigger: driver.Trigger{Interval: w.cfg.interval},
 	}
 	for i := range w.tables {
 		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})

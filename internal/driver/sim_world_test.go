@@ -86,6 +86,7 @@ type simConfig struct {
 	backlog                                  int   // records of each partition at the beginning, above two
 	kills                                    []int // steps at which the process dies
 	hot                                      int   // weight of retention and of switching drivers, above the usual
+	interval                                 time.Duration
 }
 
 // record is one offset. A hole has no data: a marker, an aborted or compacted
