@@ -48,7 +48,10 @@ func (d *Driver) next(ctx, stop context.Context) (*batch.Plan, error) {
 		if err := d.rest(ctx, stop, pause); err != nil {
 			return nil, err
 		}
-		p, err := d.plan(ctx)
+		p, err := d.planUntil(ctx, stop)
+		if stop.Err() != nil {
+			return nil, errDone
+		}
 		if err != nil {
 			return nil, fmt.Errorf("plan batch %d: %w", d.nextBatch(), err)
 		}
@@ -59,6 +62,15 @@ func (d *Driver) next(ctx, stop context.Context) (*batch.Plan, error) {
 			return p, d.append(ctx, p)
 		}
 	}
+}
+
+// planUntil plans until the end is asked for: where Kafka does not answer, nobody
+// waits for a batch that will not begin.
+func (d *Driver) planUntil(ctx, stop context.Context) (*batch.Plan, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(stop, cancel)()
+	return d.plan(ctx)
 }
 
 // rest sleeps until the next look at Kafka. An idle driver looks for a newer
