@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -116,10 +115,10 @@ func (r *relation) epochEnds(ctx context.Context, topics map[string]topic, asked
 	}
 	var mu sync.Mutex
 	ends := map[spot]int64{}
-	group, ctx := errgroup.WithContext(ctx)
+	group, within := errgroup.WithContext(ctx)
 	for _, broker := range slices.Sorted(maps.Keys(led)) {
 		group.Go(func() error {
-			got, err := r.ledEpochEnds(ctx, broker, led[broker], topics, asked)
+			got, err := r.ledEpochEnds(within, broker, led[broker], topics, asked)
 			mu.Lock()
 			defer mu.Unlock()
 			maps.Copy(ends, got)
@@ -127,12 +126,26 @@ func (r *relation) epochEnds(ctx context.Context, topics map[string]topic, asked
 		})
 	}
 	err := group.Wait()
-	if errors.Is(err, batch.ErrInvalid) {
-		// A service that speaks Kafka's protocol may lack this request.
-		r.log.Warn("leaders cannot be asked where an epoch ended, so an unclean election may go unseen", "error", err)
-		return nil, nil
+	if err != nil && !r.knowEpochs(ctx) {
+		r.log.Warn("brokers do not tell where an epoch ended, so an unclean election may go unseen", "error", err)
+		return map[spot]int64{}, nil
 	}
 	return ends, err
+}
+
+// knowEpochs says whether all brokers know the request: services that speak
+// Kafka's protocol may lack it, and the client's error for that has no name.
+func (r *relation) knowEpochs(ctx context.Context) bool {
+	all, err := r.admin.ApiVersions(ctx)
+	if err != nil {
+		return true
+	}
+	for _, broker := range all {
+		if most, ok := broker.KeyMaxVersion(kmsg.OffsetForLeaderEpoch.Int16()); (!ok || most < 0) && broker.Err == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *relation) ledEpochEnds(ctx context.Context, broker int32, led []spot, topics map[string]topic, asked map[spot]int32) (map[spot]int64, error) {

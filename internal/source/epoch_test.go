@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -83,12 +83,13 @@ func TestUncleanElection(t *testing.T) {
 // TestElectionWithoutEpochEnds: a service that does not know the request is read
 // all the same.
 func TestElectionWithoutEpochEnds(t *testing.T) {
-	c := cluster(t, 1)
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(kmsg.OffsetForLeaderEpoch.Int16(), -1)
+	c := cluster(t, 1, kfake.MaxVersions(versions))
 	send(t, client(t, c), ids(0, 0, 10)...)
 	s := open(t, c, nil)
 	planned := all(t, s)
 	bounce(t, c)
-	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetForLeaderEpoch}, Topic: topicName, Err: kerr.UnsupportedVersion, Count: 2})
 	s.clock.Sleep(t.Context(), topicsEvery)
 	if _, err := s.List(t.Context(), planned); err != nil {
 		t.Error(err)

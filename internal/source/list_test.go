@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -285,6 +286,93 @@ func TestPublish(t *testing.T) {
 	if at := published(ctx, t, admin); at != 2 {
 		t.Fatalf("after Close the group is at %d", at)
 	}
+}
+
+// TestAuthorisation: what this user may not do is for the spec or the ACLs to
+// mend, and the error names the ACL.
+func TestAuthorisation(t *testing.T) {
+	for _, key := range []kmsg.Key{kmsg.Metadata, kmsg.ListOffsets, kmsg.Fetch, kmsg.OffsetForLeaderEpoch} {
+		c := cluster(t, 1)
+		produce(t, c, `{"id":1}`)
+		s := open(t, c, nil)
+		ranges := all(t, s)
+		if key == kmsg.OffsetForLeaderEpoch {
+			bounce(t, c)
+		}
+		c.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Topic: topicName, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		s.clock.Sleep(t.Context(), topicsEvery)
+		_, err := s.List(t.Context(), ranges)
+		if err == nil {
+			_, err = s.Read(t.Context(), ranges, discard)
+		}
+		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "grant READ and DESCRIBE") {
+			t.Errorf("%v: %v", key, err)
+		}
+	}
+}
+
+// TestPublishIsForLagToolsOnly: without a group nothing is committed; a group that
+// is in use by others refuses and that stops nothing; and the publisher is never a
+// member.
+func TestPublishIsForLagToolsOnly(t *testing.T) {
+	c := cluster(t, 1)
+	produce(t, c, `{"id":1}`, `{"id":2}`)
+	admin := kadm.NewClient(client(t, c))
+	s := open(t, c, nil)
+	s.Publish(batch.Offsets{all(t, s)[0].TopicPartition: 1})
+	s.Close()
+	if groups, err := admin.ListGroups(t.Context()); err != nil || len(groups) != 0 {
+		t.Errorf("a group without a name: %v %v", groups, err)
+	}
+
+	member := client(t, c, kgo.ConsumerGroup("lag"), kgo.ConsumeTopics(topicName), kgo.DisableAutoCommit())
+	if member.PollFetches(t.Context()).NumRecords() == 0 {
+		t.Fatal("the other consumer reads nothing")
+	}
+	log := &lines{}
+	s = openWith(t, c, func(o *Options) { o.Group = "lag" }, Limits{}, slog.New(slog.NewTextHandler(log, nil)), nil)
+	ranges := all(t, s)
+	s.Publish(batch.Offsets{ranges[0].TopicPartition: 1})
+	if tally := read(t, s, ranges, newReading()); tally.Rows != 2 {
+		t.Errorf("%+v", tally)
+	}
+	groups, err := admin.DescribeGroups(t.Context(), "lag")
+	if err != nil || len(groups["lag"].Members) != 1 {
+		t.Errorf("members %+v %v", groups["lag"].Members, err)
+	}
+	s.Close()
+	if at := published(t.Context(), t, admin); at != -1 || !strings.Contains(log.String(), "not published") {
+		t.Errorf("another's group is at %d; the log says %q", at, log.String())
+	}
+	member.Close()
+	s = open(t, c, func(o *Options) { o.Group = "lag" })
+	s.Publish(batch.Offsets{all(t, s)[0].TopicPartition: 2})
+	s.Close()
+	if at := published(t.Context(), t, admin); at != 2 {
+		t.Errorf("after the other one left the group is at %d", at)
+	}
+	lag, err := admin.Lag(t.Context(), "lag")
+	if err != nil || lag["lag"].Lag.Total() != 0 {
+		t.Errorf("the lag is %d, %v", lag["lag"].Lag.Total(), err)
+	}
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func published(ctx context.Context, t *testing.T, admin *kadm.Client) int64 {
