@@ -168,6 +168,20 @@ func (p *proc) start() {
 	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
+	rooms, opts := p.rooms()
+	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
+	p.main = p.spawn(func() {
+		if p.command != nil {
+			p.err = p.command(context.Background(), d)
+			return
+		}
+		p.err = d.Run(context.Background(), context.Background())
+	})
+}
+
+// rooms is the world as the process sees it.
+func (p *proc) rooms() (driver.Rooms, driver.Options) {
+	w := p.w
 	rooms := driver.Rooms{
 		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, simPipelines[p.pipe]), p},
 		Clock: p, Tasks: p, NewID: func() string { p.ids++; return fmt.Sprintf("p%d.%d.%d", p.id, p.runs, p.ids) },
@@ -186,14 +200,7 @@ func (p *proc) start() {
 			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", sinkName(i), w.adopt[i]))
 		}
 	}
-	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
-	p.main = p.spawn(func() {
-		if p.command != nil {
-			p.err = p.command(context.Background(), d)
-			return
-		}
-		p.err = d.Run(context.Background(), context.Background())
-	})
+	return rooms, opts
 }
 
 func (p *proc) kill() {
