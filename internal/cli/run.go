@@ -70,8 +70,9 @@ func (a *app) run(stop context.Context, path string, f runFlags) error {
 }
 
 // shareOfGo is the part of `memory` that Go's heap may take before the garbage
-// collector works harder.
-const shareOfGo = 0.6
+// collector works harder. It is a soft limit, which a machine without a core to
+// spare overshoots; DuckDB and its Arrow buffers are not in it.
+const shareOfGo = 0.5
 
 func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f runFlags) error {
 	log, err := a.logger()

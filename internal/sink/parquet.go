@@ -21,6 +21,7 @@ import (
 const (
 	encodeRows   = 32 << 10
 	encodeBytes  = 8 << 20
+	largeBatch   = 2 << 20 // is worth encoding alone
 	rowGroupRows = 1 << 20
 )
 

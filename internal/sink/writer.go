@@ -129,7 +129,8 @@ func (w *Writer) enough() bool {
 type gathered struct {
 	part
 	rows   []arrow.RecordBatch
-	sliced bool // of record batches that other partitions share
+	size   int64 // where they are not sliced
+	sliced bool  // of record batches that other partitions share
 }
 
 // encode moves the rows that are kept into the files of their partitions.
@@ -149,22 +150,39 @@ func (w *Writer) encode() error {
 				by[p.key], all = g, append(all, g)
 			}
 			g.rows = append(g.rows, c.rows.NewSlice(p.from, p.to))
+			g.size += c.bytes
 			g.sliced = g.sliced || len(c.parts) > 1
 		}
 	}
 	w.drop()
 	for _, g := range all {
-		rows, err := join(w.layout.files, g.rows, g.sliced)
-		release(g.rows)
-		g.rows = nil
-		if err != nil {
-			return err
-		}
-		if err := w.add(g.part, rows); err != nil {
+		if err := w.addAll(g); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addAll encodes what was gathered of a partition: large record batches one by
+// one, so that they are not copied first, small ones together.
+func (w *Writer) addAll(g *gathered) error {
+	if w.sort == nil && !g.sliced && g.size >= largeBatch*int64(len(g.rows)) {
+		for len(g.rows) > 0 {
+			rows := g.rows[0]
+			g.rows = g.rows[1:]
+			if err := w.add(g.part, rows); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rows, err := join(w.layout.files, g.rows, g.sliced)
+	release(g.rows)
+	g.rows = nil
+	if err != nil {
+		return err
+	}
+	return w.add(g.part, rows)
 }
 
 // drop lets go of the rows that are kept.
