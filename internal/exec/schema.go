@@ -8,7 +8,9 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/bitutil"
 	"github.com/apache/arrow-go/v18/arrow/extensions"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -100,6 +102,8 @@ func storable(f arrow.Field) (arrow.DataType, error) {
 		switch f.Metadata.Values()[i] {
 		case "arrow.uuid":
 			return extensions.NewUUIDType(), nil
+		case "arrow.bool8": // a BOOLEAN in a byte; Iceberg and Parquet have a bit
+			return arrow.FixedWidthTypes.Boolean, nil
 		case "arrow.opaque":
 			name := opaqueName(f.Metadata)
 			hint := opaque[name]
@@ -132,6 +136,9 @@ func typed(rows arrow.RecordBatch, schema *arrow.Schema) arrow.RecordBatch {
 }
 
 func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
+	if t.ID() == arrow.BOOL && d.DataType().ID() != arrow.BOOL {
+		return bits(d)
+	}
 	var children []arrow.ArrayData
 	if nested, ok := t.(arrow.NestedType); ok {
 		for i, f := range nested.Fields() {
@@ -141,6 +148,19 @@ func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
 		}
 	}
 	return array.NewData(t, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
+}
+
+// bits packs truth values of a byte each.
+func bits(d arrow.ArrayData) arrow.ArrayData {
+	n := d.Offset() + d.Len()
+	packed := memory.NewBufferBytes(make([]byte, bitutil.BytesForBits(int64(n))))
+	defer packed.Release()
+	for i, v := range d.Buffers()[1].Bytes()[:n] {
+		if v != 0 {
+			bitutil.SetBit(packed.Bytes(), i)
+		}
+	}
+	return array.NewData(arrow.FixedWidthTypes.Boolean, d.Len(), []*memory.Buffer{d.Buffers()[0], packed}, nil, d.NullN(), d.Offset())
 }
 
 // unstorable says what a type is called that Iceberg does not have, and what to
