@@ -80,11 +80,10 @@ sources:
 	fmt.Fprintf(&b, `
 sinks:
   %s_rows:
-    sql: SELECT * FROM %s
-    iceberg:
+%s    iceberg:
       catalog: lake
-      table: %s                  # made by the first run; partition_by: ["day(…)"] is for tables that grow
-`, n.relation, quoteName(n.relation), yamlText("raw."+n.relation))
+      table: %s    # made by the first run; partition_by: ["day(…)"] is for tables that grow
+`, n.relation, d.query(quoteName(n.relation)), yamlText("raw."+n.relation))
 	return b.String(), nil
 }
 
@@ -96,12 +95,52 @@ func quotedList(all []string) string {
 	return strings.Join(quoted, ", ")
 }
 
+// easyName is a name that every engine takes for a column.
+var easyName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]*$`)
+
+var notEasy = regexp.MustCompile(`[^\p{L}\p{N}_]+`)
+
+// query is the sink's SQL: all columns, renamed where an engine would stumble over
+// a name.
+func (d *draftColumns) query(from string) string {
+	taken := map[string]bool{decode.UnknownColumn: true}
+	for _, name := range d.names {
+		taken[strings.ToLower(name)] = true
+	}
+	var list []string
+	renamed := false
+	for _, name := range d.names {
+		item := strings.ReplaceAll(quoteName(name), "${", "$${")
+		if !easyName.MatchString(name) {
+			easy := "c_" + strings.Trim(notEasy.ReplaceAllString(name, "_"), "_")
+			if rest := easy[2:]; easyName.MatchString(rest) && !reserved[strings.ToLower(rest)] {
+				easy = rest
+			}
+			for taken[strings.ToLower(easy)] {
+				easy += "_"
+			}
+			taken[strings.ToLower(easy)] = true
+			item += " AS " + easy
+			renamed = true
+		}
+		list = append(list, item)
+	}
+	if !renamed || d.raw() {
+		return "    sql: SELECT * FROM " + from + "\n"
+	}
+	if len(d.dropped) > 0 {
+		list = append(list, decode.UnknownColumn)
+	}
+	return "    sql: |\n      SELECT " + strings.Join(list, ",\n             ") + "\n      FROM " + from + "\n"
+}
+
 // draftColumns is what the values say of a spec's columns.
 type draftColumns struct {
 	root    *shape
 	objects int // how many values are JSON objects
 	others  int
-	columns []string // for the spec
+	names   []string // of the columns
+	columns []string // with their types, for the spec
 	dropped []string // keys that are kept in _unknown
 	notes   []string
 }
@@ -129,6 +168,7 @@ func inspect(values [][]byte) *draftColumns {
 			continue
 		}
 		taken[strings.ToLower(name)] = true
+		d.names = append(d.names, name)
 		d.columns = append(d.columns, quoteName(name)+" "+t)
 		if len(m.kinds) == 0 {
 			d.notes = append(d.notes, visible(name)+" was null each time: its type is a guess")

@@ -214,7 +214,7 @@ func columnName(name string) bool {
 var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // reserved are the words that DuckDB takes for its own where a name could stand.
-var reserved = wordSet(`all analyse analyze and anti any array as asc asof asymmetric both case cast check collate column constraint create cross
+var reserved = wordSet(`all analyse analyze and anti any array as asc asof asymmetric at both case cast check collate column constraint create cross
 	default deferrable desc describe distinct do else end except false fetch for foreign freeze from full glob grant group having ilike in initially
 	inner intersect into is isnull join lambda lateral leading left like limit map natural not notnull null offset on only or order outer overlaps
 	pivot pivot_longer pivot_wider placing positional primary qualify references returning right select semi show similar some struct summarize

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/extensions"
 )
 
 // appendJSON appends value i of a column as JSON: numbers exact, DECIMAL with all
@@ -25,6 +26,8 @@ func appendJSON(b []byte, c arrow.Array, i int) []byte {
 	}
 	switch c := c.(type) {
 	case *array.Boolean:
+		return strconv.AppendBool(b, c.Value(i))
+	case *extensions.Bool8Array:
 		return strconv.AppendBool(b, c.Value(i))
 	case *array.Float32:
 		return appendFloat(b, float64(c.Value(i)), 32)
@@ -132,6 +135,10 @@ func plainText(c arrow.Array, i int) string {
 	switch c := c.(type) {
 	case *array.String:
 		return c.Value(i)
+	case *array.Boolean:
+		return strconv.FormatBool(c.Value(i))
+	case *extensions.Bool8Array:
+		return strconv.FormatBool(c.Value(i))
 	case *array.Binary:
 		return base64.StdEncoding.EncodeToString(c.Value(i))
 	case *array.FixedSizeBinary:
