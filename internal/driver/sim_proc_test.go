@@ -191,8 +191,8 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 	}
 	opts := driver.Options{
 		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
-		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Takeover: !w.cfg.standby,
-		StartTimeout: time.Hour, Trigger: driver.Trigger{Interval: w.cfg.interval},
+		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Trigger: driver.Trigger{Interval: w.cfg.interval}, Takeover: !w.cfg.standby,
+		StartTimeout: time.Hour,
 	}
 	for i := range w.tables {
 		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})

@@ -80,13 +80,13 @@ type simConfig struct {
 	tables, drivers, steps, delays           int
 	poison, foreign, retention, loss, rewind bool
 	stale, remake, standby                   bool
-	deploy                                   bool  // the spec changes without need
-	shared                                   bool  // another pipeline writes into the same tables
-	sparse                                   bool  // sink 1 seldom has rows
-	backlog                                  int   // records of each partition at the beginning, above two
-	kills                                    []int // steps at which the process dies
-	hot                                      int   // weight of retention and of switching drivers, above the usual
-	interval                                 time.Duration
+	interval                                 time.Duration // of the trigger
+	deploy                                   bool          // the spec changes without need
+	shared                                   bool          // another pipeline writes into the same tables
+	sparse                                   bool          // sink 1 seldom has rows
+	backlog                                  int           // records of each partition at the beginning, above two
+	kills                                    []int         // steps at which the process dies
+	hot                                      int           // weight of retention and of switching drivers, above the usual
 }
 
 // record is one offset. A hole has no data: a marker, an aborted or compacted

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/driver"
@@ -208,6 +209,7 @@ func vary(seed uint64) simConfig {
 		poison: seed/3%2 == 0, foreign: seed/5%2 == 0, retention: seed/7%3 == 0, loss: seed/11%3 == 0, rewind: seed/13%3 == 0,
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
 		shared: seed/37%4 == 0, deploy: seed/41%3 == 0,
+		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
 	}
 }
 

@@ -89,13 +89,11 @@ func (s *solo) expect(want ...time.Duration) {
 	}
 }
 
-// inTurn runs tasks at once: the simulated world is not for two goroutines.
+// inTurn runs a task when it is waited for: the simulated world is not for two
+// goroutines.
 type inTurn struct{}
 
-func (inTurn) Go(f func()) (wait func()) {
-	f()
-	return func() {}
-}
+func (inTurn) Go(f func()) (wait func()) { return f }
 
 type soloSource struct {
 	driver.Source
@@ -109,11 +107,11 @@ func (s soloSource) Start(ctx context.Context) (batch.Offsets, error) {
 	return s.Source.Start(ctx)
 }
 
-func (s soloSource) List(ctx context.Context) ([]batch.Available, error) {
+func (s soloSource) List(ctx context.Context, since []batch.Range) ([]batch.Available, error) {
 	if err := s.s.list(); err != nil {
 		return nil, err
 	}
-	return s.Source.List(ctx)
+	return s.Source.List(ctx, since)
 }
 
 type soloTable struct {
