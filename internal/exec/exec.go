@@ -312,10 +312,8 @@ func (e *Executor) Query(sink string) *stream.Query { return e.queries[sink] }
 func (e *Executor) ColumnsRead(ctx context.Context, sink, relation string) ([]string, error) {
 	w := e.workers[0]
 	read := w.sources[relation].Watch()
-	rows, err := w.statements[sink].Run(ctx)
-	if err != nil {
+	if err := w.statements[sink].Run(ctx, discard); err != nil {
 		return nil, err
 	}
-	rows.Release()
 	return read(), nil
 }

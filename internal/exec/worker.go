@@ -149,36 +149,15 @@ func (x *execution) setTables(w *worker) {
 	}
 }
 
-// run feeds one record batch to one sink. All its rows are at hand before the
-// first is written, so that none is written twice.
+// run feeds one record batch to one sink.
 func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) error {
-	var out []arrow.RecordBatch
-	defer func() {
-		for _, o := range out {
-			o.Release()
-		}
-	}()
-	rejected := int64(0)
+	f := &feed{execution: x, w: w, sink: sink, source: source}
 	q := x.queries[sink]
 	if slices.Contains(q.Streams, source) {
 		if err := w.bind(sink, q, x.job.Plan.Time); err != nil {
 			return fmt.Errorf("the sql of sink %s: %w", sink, err)
 		}
-		var err error
-		if out, rejected, err = x.query(w, sink, source, rows, len(q.Static) > 0); err != nil {
-			return err
-		}
-	}
-	written := int64(0)
-	for _, o := range out {
-		if o.NumRows() == 0 {
-			continue
-		}
-		written += o.NumRows()
-		t := typed(o, x.schemas[sink])
-		err := x.write(sink, t)
-		t.Release()
-		if err != nil {
+		if err := f.query(rows, len(q.Static) > 0); err != nil {
 			return err
 		}
 	}
@@ -186,60 +165,83 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 	defer x.mu.Unlock()
 	res := x.results[sink]
 	res.Scanned += rows.NumRows()
-	res.Rejected += rejected
-	res.Rows += written
+	res.Rejected += f.rejected
+	res.Rows += f.written
 	x.results[sink] = res
 	return nil
 }
 
-// query runs a sink's statement over rows. Where a row makes it fail, the rows
-// are halved until that row stands alone. suspect: it may not be a row's fault.
-func (x *execution) query(w *worker, sink, source string, rows arrow.RecordBatch, suspect bool) (out []arrow.RecordBatch, rejected int64, err error) {
-	src := w.sources[source]
+// feed is one record batch on its way through the SQL of one sink.
+type feed struct {
+	*execution
+	w                 *worker
+	sink, source      string
+	written, rejected int64
+}
+
+// deliver hands rows of the SQL to the sink.
+func (f *feed) deliver(rows arrow.RecordBatch) error {
+	defer rows.Release()
+	if rows.NumRows() == 0 {
+		return nil
+	}
+	f.written += rows.NumRows()
+	t := typed(rows, f.schemas[f.sink])
+	defer t.Release()
+	return f.write(f.sink, t)
+}
+
+// query runs the sink's statement over rows. Where a row makes it fail, which is
+// known before any row of the result is delivered, the rows are halved until
+// that row stands alone. suspect: it may not be a row's fault.
+func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
+	src := f.w.sources[f.source]
 	src.Set(rows)
-	o, err := w.statements[sink].Run(x.ctx)
-	src.Set(w.empty[source])
+	err := f.w.statements[f.sink].Run(f.ctx, f.deliver)
+	src.Set(f.w.empty[f.source])
 	if err == nil {
-		return []arrow.RecordBatch{o}, 0, nil
+		return nil
 	}
 	memoryShort := duckdb.IsMemoryError(err)
 	if !memoryShort && !duckdb.IsRowError(err) {
-		if context.Cause(x.ctx) != nil {
-			return nil, 0, context.Cause(x.ctx)
+		if context.Cause(f.ctx) != nil {
+			return context.Cause(f.ctx)
 		}
-		return nil, 0, fmt.Errorf("sink %s: DuckDB failed: %w", sink, err)
+		return failure(f.sink, err)
 	}
 	if suspect && !memoryShort {
-		if err := x.blameless(w, sink, source, rows); err != nil {
-			return nil, 0, err
+		if err := f.blameless(f.w, f.sink, f.source, rows); err != nil {
+			return err
 		}
 	}
 	if rows.NumRows() == 1 {
-		rejected, err = x.reject(sink, source, rows, memoryShort, err)
-		return nil, rejected, err
+		n, err := f.reject(f.sink, f.source, rows, memoryShort, err)
+		f.rejected += n
+		return err
 	}
 	half := rows.NumRows() / 2
 	for _, part := range [][2]int64{{0, half}, {half, rows.NumRows()}} {
 		piece, err := compact(rows, part[0], part[1])
 		if err != nil {
-			release(out)
-			return nil, 0, err
+			return err
 		}
-		o, n, err := x.query(w, sink, source, piece, false)
+		err = f.query(piece, false)
 		piece.Release()
 		if err != nil {
-			release(out)
-			return nil, 0, err
+			return err
 		}
-		out, rejected = append(out, o...), rejected+n
 	}
-	return out, rejected, nil
+	return nil
 }
 
-func release(out []arrow.RecordBatch) {
-	for _, o := range out {
-		o.Release()
+// failure is an error that is no row's fault: DuckDB's, or the sink's own, which
+// says itself what to do.
+func failure(sink string, err error) error {
+	var own *duckdb.Error
+	if errors.As(err, &own) {
+		return fmt.Errorf("sink %s: DuckDB failed: %w", sink, err)
 	}
+	return err
 }
 
 // compact copies rows [from, to). A slice would not do: arrow-go exports sliced
@@ -298,11 +300,12 @@ func (x *execution) fails(w *worker, sink, source string, rows arrow.RecordBatch
 	src := w.sources[source]
 	src.Set(rows)
 	defer src.Set(w.empty[source])
-	out, err := w.statements[sink].Run(x.ctx)
-	if err == nil {
-		out.Release()
-	}
-	return err
+	return w.statements[sink].Run(x.ctx, discard)
+}
+
+func discard(rows arrow.RecordBatch) error {
+	rows.Release()
+	return nil
 }
 
 // reject handles the one row that SQL fails on.

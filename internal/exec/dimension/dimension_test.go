@@ -431,9 +431,8 @@ func TestDuckDBTakesThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	out, err := q.Run(t.Context())
+	err = q.Run(t.Context(), func(rows arrow.RecordBatch) error { rows.Release(); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	out.Release()
 }

@@ -10,6 +10,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -125,10 +126,15 @@ func (i *Instance) texts(ctx context.Context, column int, query string, args ...
 	defer rows.Close() //nolint:errcheck // nothing is left to lose after the last row
 	var out []string
 	row := make([]driver.Value, len(rows.Columns()))
-	for rows.Next(row) == nil {
+	for {
+		switch err := rows.Next(row); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, err // a list that was cut off would let SQL through
+		}
 		out = append(out, fmt.Sprint(row[column]))
 	}
-	return out, nil
 }
 
 // AddSource declares a relation whose rows come as Arrow.
@@ -208,11 +214,17 @@ func (s *Statement) Close() {
 	mapping.DestroyPrepare(&s.prepared)
 }
 
-// Run executes the statement and returns all its rows as one record batch in Go
-// memory, which the caller releases. Its errors are of DuckDB: see IsRowError.
-func (s *Statement) Run(ctx context.Context) (arrow.RecordBatch, error) {
+// pieceBytes bounds the rows that Run hands over at once. A query may make any
+// number of rows from one, and DuckDB, which has them all before the first is
+// handed over, spills where Go's memory could not.
+const pieceBytes = 16 << 20
+
+// Run runs the statement and hands its rows to deliver, in order, in pieces that
+// are deliver's to keep and release. Nothing is delivered before DuckDB has all
+// rows, so after an error of a row nothing was.
+func (s *Statement) Run(ctx context.Context, deliver func(arrow.RecordBatch) error) error {
 	if err := context.Cause(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	// duckdb-go's own interrupt waits half a second.
 	stop := context.AfterFunc(ctx, func() { mapping.Interrupt(s.instance.connection) })
@@ -221,40 +233,63 @@ func (s *Statement) Run(ctx context.Context) (arrow.RecordBatch, error) {
 	state := mapping.PendingPrepared(s.prepared, &pending)
 	defer mapping.DestroyPending(&pending)
 	if state == mapping.StateError {
-		return nil, &Error{Message: mapping.PendingError(pending)}
+		return &Error{Message: mapping.PendingError(pending)}
 	}
 	var result mapping.Result
 	if mapping.ExecutePending(pending, &result) == mapping.StateError {
 		defer mapping.DestroyResult(&result)
 		if err := context.Cause(ctx); err != nil {
-			return nil, err
+			return err
 		}
-		return nil, &Error{Kind: mapping.ResultErrorType(&result), Message: mapping.ResultError(&result)}
+		return &Error{Kind: mapping.ResultErrorType(&result), Message: mapping.ResultError(&result)}
 	}
 	defer mapping.DestroyResult(&result)
-	return s.collect(result)
+	return s.fetch(result, deliver)
 }
 
-func (s *Statement) collect(result mapping.Result) (arrow.RecordBatch, error) {
+// fetch hands over what a result holds.
+func (s *Statement) fetch(result mapping.Result, deliver func(arrow.RecordBatch) error) error {
 	var parts []arrow.RecordBatch
-	defer func() {
-		for _, p := range parts {
-			p.Release()
+	var size uint64
+	defer func() { release(parts) }()
+	hand := func() error {
+		if len(parts) == 0 {
+			return nil
 		}
-	}()
+		piece, err := join(s.schema, parts)
+		release(parts)
+		parts, size = nil, 0
+		if err != nil {
+			return err
+		}
+		return deliver(piece)
+	}
 	for {
 		chunk := mapping.FetchChunk(result)
 		if chunk.Ptr == nil {
-			break
+			return hand()
 		}
 		part, failed := arrowmapping.DataChunkToArrowArray(s.options, s.schema, chunk)
 		mapping.DestroyDataChunk(&chunk)
 		if err := errorOf(failed); err != nil {
-			return nil, &Error{Message: err.Error()}
+			return &Error{Message: err.Error()}
 		}
 		parts = append(parts, part)
+		for _, c := range part.Columns() {
+			size += c.Data().SizeInBytes()
+		}
+		if size >= pieceBytes {
+			if err := hand(); err != nil {
+				return err
+			}
+		}
 	}
-	return join(s.schema, parts)
+}
+
+func release(parts []arrow.RecordBatch) {
+	for _, p := range parts {
+		p.Release()
+	}
 }
 
 // join puts DuckDB's small record batches together, in Go memory.
@@ -273,12 +308,6 @@ func join(schema *arrow.Schema, parts []arrow.RecordBatch) (arrow.RecordBatch, e
 	}
 	for c := range columns {
 		var err error
-		if rows == 0 {
-			b := array.NewBuilder(memory.DefaultAllocator, schema.Field(c).Type)
-			columns[c] = b.NewArray()
-			b.Release()
-			continue
-		}
 		pieces := make([]arrow.Array, len(parts))
 		for k, p := range parts {
 			pieces[k] = p.Column(c)
@@ -298,18 +327,21 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// IsRowError says whether another choice of rows could run: everything but
-// memory, interrupts and failures of DuckDB itself.
+// IsRowError says whether a value is at fault, so that another choice of rows
+// could run. What DuckDB says of the statement, of itself or of the machine is
+// not: under on_bad_record: skip it would make every record a bad one.
 func IsRowError(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
 		return false
 	}
 	switch e.Kind {
-	case mapping.ErrorTypeOutOfMemory, mapping.ErrorTypeInterrupt, mapping.ErrorTypeInternal, mapping.ErrorTypeFatal, mapping.ErrorTypeErrorIO, mapping.ErrorTypeInvalid:
-		return false
+	case mapping.ErrorTypeConversion, mapping.ErrorTypeOutOfRange, mapping.ErrorTypeInvalidInput, mapping.ErrorTypeDecimal,
+		mapping.ErrorTypeMismatchType, mapping.ErrorTypeInvalidType, mapping.ErrorTypeDivideByZero, mapping.ErrorTypeObjectSize,
+		mapping.ErrorTypeConstraint:
+		return true
 	}
-	return true
+	return false
 }
 
 // IsMemoryError says whether the instance's memory was too small.
