@@ -56,9 +56,6 @@ func (s *scenario) rowsFor(p int32, sink int) {
 	s.add(p, r)
 }
 
-// hole produces an offset without data.
-func (s *scenario) hole(p int32) { s.add(p, record{hole: true}) }
-
 // until runs a process, from its start if it is not running, to the point before
 // a call.
 func (s *scenario) until(i int, call string) {
