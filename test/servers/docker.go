@@ -208,6 +208,7 @@ func (c contained) log() string {
 const (
 	kafkaPort      = 9092
 	controllerPort = 9093
+	ownPort        = 9094
 	s3Port         = 7070
 	restPort       = 8181
 )
@@ -224,7 +225,7 @@ func (k *Kafka) contained(t testing.TB, poms string) {
 	const java = "java -Xms512m -Xmx1g -Dlog4j2.configurationFile=/tmp/log4j2.properties -cp '/opt/kafka/libs/*' "
 	script := java + "kafka.tools.StorageTool format --ignore-formatted -t " + clusterID + " -c /tmp/server.properties && exec " + java + "kafka.Kafka /tmp/server.properties"
 	files := map[string]string{
-		"/tmp/server.properties": properties("0.0.0.0", kafkaPort, controllerPort, k.address, "/tmp/kafka-data"), "/tmp/log4j2.properties": log4j,
+		"/tmp/server.properties": properties(listeners{"0.0.0.0", k.address, kafkaPort, ownPort, controllerPort}, "/tmp/kafka-data"), "/tmp/log4j2.properties": log4j,
 	}
 	var c *contained
 	k.begin = func(t testing.TB) server {

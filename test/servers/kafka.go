@@ -33,17 +33,25 @@ appender.s.layout.type=PatternLayout
 appender.s.layout.pattern=%d %p %c{1} %m%n
 `
 
-// properties of a broker that binds to an interface and tells clients another
-// address, with its data in a folder.
-func properties(bind string, port, controller int, address, data string) string {
+// listeners are where a broker listens, and what it tells clients. It talks to
+// itself, when it ends a transaction, on a listener of its own: in a container it
+// cannot reach the address that clients have.
+type listeners struct {
+	bind, address            string
+	clients, own, controller int
+}
+
+// properties of a broker with its data in a folder.
+func properties(l listeners, data string) string {
 	return fmt.Sprintf(`process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:%[3]d
-listeners=PLAINTEXT://%[1]s:%[2]d,CONTROLLER://127.0.0.1:%[3]d
-advertised.listeners=PLAINTEXT://%[4]s
+controller.quorum.voters=1@127.0.0.1:%[4]d
+listeners=PLAINTEXT://%[1]s:%[2]d,OWN://127.0.0.1:%[3]d,CONTROLLER://127.0.0.1:%[4]d
+advertised.listeners=PLAINTEXT://%[5]s,OWN://127.0.0.1:%[3]d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OWN:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs=%[5]s
+inter.broker.listener.name=OWN
+log.dirs=%[6]s
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
@@ -52,7 +60,7 @@ transaction.state.log.num.partitions=4
 group.initial.rebalance.delay.ms=0
 log.cleaner.backoff.ms=500
 log.retention.check.interval.ms=2000
-`, bind, port, controller, address, data)
+`, l.bind, l.clients, l.own, l.controller, l.address, data)
 }
 
 // StartKafka starts Apache Kafka. poms is the folder of the POM files.
@@ -80,7 +88,7 @@ func (k *Kafka) process(t testing.TB, poms string) {
 	k.address = local(port)
 	settings := filepath.Join(dir, "server.properties")
 	for path, text := range map[string]string{
-		settings:                                properties("127.0.0.1", port, Port(t), k.address, filepath.Join(dir, "data")),
+		settings:                                properties(listeners{"127.0.0.1", k.address, port, Port(t), Port(t)}, filepath.Join(dir, "data")),
 		filepath.Join(dir, "log4j2.properties"): log4j,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
