@@ -220,7 +220,7 @@ func TestRestricted(t *testing.T) {
 // TestProbes: the server answers at the paths of probes and Prometheus.
 func TestProbes(t *testing.T) {
 	c := manifests(t)
-	s, err := server.Listen("127.0.0.1:0", server.NewStatus("clicks", time.Second, time.Now), false)
+	s, err := server.Listen("127.0.0.1:0", server.NewStatus("clicks", time.Second, time.Now, nil), false)
 	if err != nil {
 		t.Fatal(err)
 	}
