@@ -29,7 +29,7 @@ func StartPostgres(t testing.TB) (dsn string) {
 	t.Helper()
 	bin := postgresBin(t)
 	// Not t.TempDir: only its owner may enter that, and the server is another.
-	dir, err := os.MkdirTemp("", "frazil-postgres-")
+	dir, err := os.MkdirTemp("", "frazil-postgres-") //nolint:usetesting // as said above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func StartPostgres(t testing.TB) (dsn string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the server has its own
 	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-k", "", "-F")
 	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = dir, attr, log, log
 	if err := cmd.Start(); err != nil {
@@ -116,7 +116,7 @@ func waitPostgres(t testing.TB, dsn, log string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
