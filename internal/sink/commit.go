@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -155,6 +156,9 @@ func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*tabl
 	c.wrote = append(c.wrote, name)
 	var buf bytes.Buffer
 	first := v.meta.NextRowID()
+	for _, m := range manifests {
+		keepEmptyBounds(m)
+	}
 	if err := iceberg.WriteManifestList(version, &buf, c.id, idOf(v.head), &c.sequence, first, manifests); err != nil {
 		return nil, nil, fmt.Errorf("write the manifest list of table %s: %w", v.t.opts.Table, err)
 	}
@@ -179,6 +183,25 @@ func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*tabl
 		s.FirstRowID, s.AddedRows = &first, &added
 	}
 	return s, manifests, nil
+}
+
+// keepEmptyBounds repairs the summary of a manifest's partitions. iceberg-go
+// writes the bound "" of an empty text as none, which says to other engines that
+// all values are NULL, so they would not find any row of the manifest. A bound
+// that is read back from a list becomes so, too.
+func keepEmptyBounds(m iceberg.ManifestFile) {
+	field := reflect.ValueOf(m).Elem().FieldByName("PartitionList") // what Partitions returns is a copy
+	list, ok := field.Interface().(*[]iceberg.FieldSummary)
+	if !ok || list == nil {
+		return
+	}
+	for _, s := range *list {
+		for _, bound := range []*[]byte{s.LowerBound, s.UpperBound} {
+			if bound != nil && *bound == nil {
+				*bound = []byte{}
+			}
+		}
+	}
 }
 
 // The keys of a snapshot's summary: https://iceberg.apache.org/spec/#optional-snapshot-summary-fields

@@ -11,6 +11,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/extensions"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
@@ -185,6 +186,7 @@ func TestPartitionValues(t *testing.T) {
 		{"bucket(100, v)", arrow.FixedWidthTypes.Date32, `"2017-11-16"`, int32((-653330422 & math.MaxInt32) % 100)},
 		{"bucket(100, v)", &arrow.TimestampType{Unit: arrow.Microsecond}, `"2017-11-16 22:31:08"`, int32((-2047944441 & math.MaxInt32) % 100)},
 		{"bucket(100, v)", &arrow.Decimal128Type{Precision: 9, Scale: 2}, `"14.20"`, int32((-500754589 & math.MaxInt32) % 100)},
+		{"bucket(100, v)", extensions.NewUUIDType(), `"f79c3e09-677c-4bbd-a479-3f349cb785e7"`, int32((1488055340 & math.MaxInt32) % 100)},
 		{"bucket(16, v)", arrow.PrimitiveTypes.Int64, `null`, nil},
 		{"truncate(10, v)", arrow.PrimitiveTypes.Int64, `-1`, int64(-10)},
 		{"truncate(10, v)", arrow.PrimitiveTypes.Int64, `1`, int64(0)},
@@ -228,4 +230,59 @@ func plain(v any) any {
 		return nil
 	}
 	return fmt.Sprint(v)
+}
+
+// TestStatistics: every data file says its bounds and NULLs, also where it is
+// sorted in several row groups, and NaN is no bound.
+func TestStatistics(t *testing.T) {
+	schema := arrow.NewSchema([]arrow.Field{
+		{Name: "id", Type: arrow.PrimitiveTypes.Int64, Nullable: true}, {Name: "x", Type: arrow.PrimitiveTypes.Float64, Nullable: true},
+	}, nil)
+	for _, sorted := range [][]string{nil, {"id"}} {
+		f := newFixture(t)
+		tbl, err := f.open(func(o *Options) { o.SortBy = sorted }, schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+		defer b.Release()
+		for i := range 100 {
+			b.Field(0).(*array.Int64Builder).Append(int64(i - 50))
+			switch i % 10 {
+			case 0:
+				b.Field(1).AppendNull()
+			case 1:
+				b.Field(1).(*array.Float64Builder).Append(math.NaN())
+			default:
+				b.Field(1).(*array.Float64Builder).Append(float64(i))
+			}
+		}
+		d := f.write(tbl, "a", b.NewRecordBatch()).files[0]
+		bound := func(values map[int][]byte, id int) any {
+			l, err := iceberg.LiteralFromBytes(schemaType(id), values[id])
+			if err != nil {
+				t.Fatalf("column %d has no bound: %v", id, err)
+			}
+			return l.Any()
+		}
+		if lo, hi := bound(d.LowerBoundValues(), 1), bound(d.UpperBoundValues(), 1); lo != int64(-50) || hi != int64(49) {
+			t.Errorf("id is from %v to %v", lo, hi)
+		}
+		if lo, hi := bound(d.LowerBoundValues(), 2), bound(d.UpperBoundValues(), 2); lo != float64(2) || hi != float64(99) {
+			t.Errorf("x is from %v to %v", lo, hi)
+		}
+		if n := d.NullValueCounts(); n[1] != 0 || n[2] != 10 || d.ValueCounts()[2] != 100 {
+			t.Errorf("%v NULLs of %v values", n, d.ValueCounts())
+		}
+		if id := d.SortOrderID(); sorted != nil && (id == nil || *id != 1) {
+			t.Errorf("the sort order is %v", id)
+		}
+	}
+}
+
+func schemaType(id int) iceberg.Type {
+	if id == 1 {
+		return iceberg.PrimitiveTypes.Int64
+	}
+	return iceberg.PrimitiveTypes.Float64
 }

@@ -24,12 +24,15 @@ package sink
 //   - SQLite says busy: lake.TestTwoProcessesOneSQLite.
 //   - A token server that is away is a refused login: lake.TestOAuthRefused.
 //   - A server may leave snapshots out: lake.TestServerThatLeavesSnapshotsOut.
+//   - The bound "" of a partition's summary is written as none:
+//     TestEmptyTextIsABound.
 //   - A scan filtered by starts_with fails: TestNoStartsWith.
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +43,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
+	"github.com/twmb/avro/ocf"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -172,4 +176,71 @@ func TestNoStartsWith(t *testing.T) {
 	if err != nil || seen < 50 {
 		t.Fatalf("%d files, %v", seen, err)
 	}
+}
+
+// TestEmptyTextIsABound: without a lower bound other engines take all values of
+// the manifest for NULL, and find none of its rows. It must also survive being
+// read back and written again.
+func TestEmptyTextIsABound(t *testing.T) {
+	for _, format := range []int{2, 3} {
+		f := newFixture(t)
+		schema := arrow.NewSchema([]arrow.Field{{Name: "v", Type: arrow.BinaryTypes.String, Nullable: true}}, nil)
+		o := func(o *Options) { o.PartitionBy, o.FormatVersion = []string{"v"}, format }
+		rows := func(values ...string) arrow.RecordBatch {
+			b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+			defer b.Release()
+			b.Field(0).(*array.StringBuilder).AppendValues(values, nil)
+			return b.NewRecordBatch()
+		}
+		for i, values := range [][]string{{"", "b"}, {""}, {"c"}} {
+			tbl, err := f.open(o, schema) // a process of its own reads the list back
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.commit(tbl, fmt.Sprint("a", i), rows(values...))
+		}
+		tbl, err := f.open(o, schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The reader of iceberg-go cannot tell "" from none, so the file is looked
+		// at by the schema of its own.
+		bounds := rawBounds(t, f.load(tbl).head.ManifestList)
+		if want := []string{`"" to "b"`, `"" to ""`, `"c" to "c"`}; !slices.Equal(bounds, want) {
+			t.Fatalf("format %d: the bounds are %v, want %v", format, bounds, want)
+		}
+	}
+}
+
+// rawBounds returns the bounds of each manifest in a list, the oldest first.
+func rawBounds(t *testing.T, list string) []string {
+	t.Helper()
+	file, err := os.Open(strings.TrimPrefix(list, "file://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r, err := ocf.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for {
+		var m map[string]any
+		if err := r.Decode(&m); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p := m["partitions"].([]any)[0].(map[string]any)
+		text := func(key string) string {
+			if b, ok := p[key].([]byte); ok {
+				return fmt.Sprintf("%q", b)
+			}
+			return fmt.Sprint(p[key])
+		}
+		out = append(out, text("lower_bound")+" to "+text("upper_bound"))
+	}
+	slices.Reverse(out)
+	return out
 }
