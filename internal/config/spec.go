@@ -83,6 +83,13 @@ type SASL struct {
 	Username  string `yaml:"username"`
 	Password  string `yaml:"password" secret:"true"`
 	Token     string `yaml:"token" secret:"true"`
+	// For oauthbearer, instead of Token: a file that is read for each login, or a
+	// server that gives tokens for client credentials.
+	TokenFile    string   `yaml:"token_file"`
+	TokenURL     string   `yaml:"token_url"`
+	ClientID     string   `yaml:"client_id"`
+	ClientSecret string   `yaml:"client_secret" secret:"true"`
+	Scopes       []string `yaml:"scopes"`
 }
 
 // TLS is how to encrypt.

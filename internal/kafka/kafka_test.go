@@ -276,6 +276,31 @@ func TestTokenEndpoint(t *testing.T) {
 	wants(t, err, batch.ErrUnavailable, "token endpoint")
 }
 
+// TestTokenFile: the file is read for each login.
+func TestTokenFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	mechanism, err := SASL{Mechanism: "oauthbearer", TokenFile: file}.mechanism()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = mechanism.Authenticate(t.Context(), "b:1")
+	wants(t, err, batch.ErrInvalid, "token_file")
+	for _, token := range []string{"one", "two"} {
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, first, err := mechanism.Authenticate(t.Context(), "b:1")
+		if err != nil || !strings.Contains(string(first), "auth=Bearer "+token+"\x01") {
+			t.Fatalf("%q %v", first, err)
+		}
+	}
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = mechanism.Authenticate(t.Context(), "b:1")
+	wants(t, err, batch.ErrInvalid, "is empty")
+}
+
 func TestAWSLogin(t *testing.T) {
 	t.Setenv("AWS_REGION", "eu-west-1")
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAENV")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -31,6 +32,10 @@ type SASL struct {
 	// Token is for oauthbearer a token that is used as it is; for aws_msk_iam
 	// the session token.
 	Token string `json:"-"`
+	// TokenFile is for oauthbearer, instead of Token, a file that is read for each
+	// login and each login that a broker wants again (KIP-368): whoever renews
+	// tokens writes it.
+	TokenFile string
 	// TokenURL is for oauthbearer, instead of Token, where each connection's
 	// token is fetched with client credentials (RFC 6749, section 4.4).
 	TokenURL     string
@@ -64,10 +69,13 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	case "scram-sha-512":
 		return scram.Auth{User: s.Username, Pass: s.Password}.AsSha512Mechanism(), s.need(s.Username, "username", s.Password, "password")
 	case "oauthbearer":
-		if s.TokenURL != "" {
+		switch {
+		case s.TokenURL != "":
 			return oauth.Oauth(s.fetchToken), s.need(s.ClientID, "client_id", s.ClientSecret, "client_secret")
+		case s.TokenFile != "":
+			return oauth.Oauth(s.readToken), nil
 		}
-		return oauth.Auth{Token: s.Token}.AsMechanism(), s.need(s.Token, "token (or token_url)")
+		return oauth.Auth{Token: s.Token}.AsMechanism(), s.need(s.Token, "token (or token_file, or token_url)")
 	case "aws_msk_iam":
 		if s.Username == "" {
 			return aws.ManagedStreamingIAM(defaultChain), nil
@@ -85,6 +93,19 @@ func (s SASL) need(pairs ...string) error {
 		}
 	}
 	return nil
+}
+
+// readToken reads the token's file, which may be written anew meanwhile.
+func (s SASL) readToken(context.Context) (oauth.Auth, error) {
+	text, err := os.ReadFile(s.TokenFile)
+	if err != nil {
+		return oauth.Auth{}, fmt.Errorf("%w: sasl token_file: %w", batch.ErrInvalid, err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return oauth.Auth{}, fmt.Errorf("%w: sasl token_file %q is empty", batch.ErrInvalid, s.TokenFile)
+	}
+	return oauth.Auth{Token: token}, nil
 }
 
 // fetchToken asks the token endpoint, once for each connection. An error never

@@ -252,7 +252,7 @@ func (p *Pipeline) Source() (*source.Source, error) {
 func kafkaOptions(k *config.Kafka) kafka.Options {
 	o := kafka.Options{Brokers: k.Brokers}
 	if k.SASL != nil {
-		o.SASL = kafka.SASL{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password, Token: k.SASL.Token}
+		o.SASL = kafka.SASL(*k.SASL)
 	}
 	if k.TLS != nil {
 		o.TLS = kafka.TLS{Enabled: true, CA: k.TLS.CA, Cert: k.TLS.Cert, Key: k.TLS.Key, ServerName: k.TLS.ServerName}
