@@ -41,7 +41,7 @@ func (a *app) showCommand() *cobra.Command {
 			}
 			defer p.Close()
 			s := p.Status(cmd.Context(), time.Now())
-			e := json.NewEncoder(a.out)
+			e := json.NewEncoder(a.masked())
 			e.SetIndent("", "  ")
 			if err := e.Encode(s); err != nil {
 				return err

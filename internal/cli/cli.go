@@ -38,6 +38,7 @@ type app struct {
 	logLevel  string
 	logFormat string
 	live      *liveLine // that is shown now, nil if none is
+	mask      config.Mask
 }
 
 // Main runs a command line and returns the exit code.
@@ -58,7 +59,7 @@ func Main(args []string, out, errOut io.Writer) int {
 		return exitFailed
 	}
 	for _, line := range lines(err) {
-		fmt.Fprintf(errOut, "%s %s\n", a.paint(errOut, red, "frazil:"), visible(line))
+		fmt.Fprintf(errOut, "%s %s\n", a.paint(errOut, red, "frazil:"), visible(a.mask.Hide(line)))
 	}
 	return code(err)
 }
@@ -168,10 +169,14 @@ type aboveLine struct{ a *app }
 
 // Write implements io.Writer.
 func (w aboveLine) Write(p []byte) (int, error) {
+	text := []byte(w.a.mask.Hide(string(p)))
+	var err error
 	if w.a.live == nil || !isTerminal(w.a.err) {
-		return w.a.err.Write(p)
+		_, err = w.a.err.Write(text)
+	} else {
+		_, err = w.a.live.above(w.a.err, text)
 	}
-	return w.a.live.above(w.a.err, p)
+	return len(p), err
 }
 
 // format decides between output for people and for programs.
@@ -223,8 +228,28 @@ func (a *app) paint(w io.Writer, colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// load reads a spec with the environment.
-func load(path string) (*config.Spec, error) { return config.Load(path, os.LookupEnv) }
+// load reads a spec with the environment. What came out of variables is hidden
+// from then on.
+func (a *app) load(path string) (*config.Spec, error) {
+	spec, err := config.Load(path, os.LookupEnv)
+	if err == nil {
+		a.mask = spec.Mask()
+	}
+	return spec, err
+}
+
+// masked is the standard output for what is told about a spec.
+func (a *app) masked() io.Writer { return maskWriter{a} }
+
+type maskWriter struct{ a *app }
+
+// Write implements io.Writer.
+func (w maskWriter) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.a.out, w.a.mask.Hide(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
 
 // stopping is cancelled by the first SIGINT or SIGTERM; a second one ends the
 // process as it always does, and a batch under way is run again by the next

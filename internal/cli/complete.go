@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/frazil-io/frazil/examples/etl"
+	"github.com/frazil-io/frazil/internal/config"
 )
 
 // examples are what `frazil demo` can run.
@@ -35,7 +38,7 @@ func sinkNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.Shell
 	if len(args) == 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	spec, err := load(args[0])
+	spec, err := config.Load(args[0], os.LookupEnv)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 
@@ -41,6 +42,11 @@ The password of SASL is read from an environment variable, which the spec names.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(f.brokers) == 0 || f.topic == "" {
 				return fmt.Errorf("%w: say where the records are: --brokers localhost:9092 --topic clicks", errUsage)
+			}
+			for _, b := range f.brokers {
+				if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
+					return fmt.Errorf("%w: --brokers: %q is not host:port", errUsage, b)
+				}
 			}
 			return a.init(cmd.Context(), f)
 		},

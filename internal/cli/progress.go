@@ -178,7 +178,8 @@ type liveLine struct {
 	out   io.Writer
 	width func() int // of the terminal, 0: none
 	paint func(colour, text string) string
-	dot   string // between the parts
+	hide  func(text string) string // what came out of variables
+	dot   string                   // between the parts
 
 	mu        sync.Mutex
 	text      string // that is shown
@@ -198,6 +199,7 @@ func (a *app) newLiveLine() *liveLine {
 	l := &liveLine{
 		out: a.out, width: func() int { return widthOf(a.out) }, dot: " · ", lag: -1,
 		paint: func(colour, text string) string { return a.paint(a.out, colour, text) },
+		hide:  func(text string) string { return a.mask.Hide(text) },
 	}
 	if !unicodeTerminal() {
 		l.dot = " | "
@@ -276,7 +278,7 @@ func (l *liveLine) say(reason, what string) {
 	defer l.mu.Unlock()
 	was := l.why
 	if l.why = ""; reason != "" {
-		l.why = what + reason
+		l.why = what + l.hide(reason)
 	}
 	if l.width() > 0 {
 		l.draw()

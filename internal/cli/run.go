@@ -62,7 +62,7 @@ func (a *app) run(stop context.Context, path string, f runFlags) error {
 	if f.grace < 0 {
 		return fmt.Errorf("%w: --grace %s is negative", errUsage, f.grace)
 	}
-	spec, err := load(path)
+	spec, err := a.load(path)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 
 // open checks a spec and opens its pipeline.
 func (a *app) open(ctx context.Context, path string, readOnly bool) (*config.Spec, *pipeline.Pipeline, error) {
-	spec, err := load(path)
+	spec, err := a.load(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +54,7 @@ that does not answer is named where its part would be; the rest is shown.`,
 				return err
 			}
 			if format == "json" {
-				if err := json.NewEncoder(a.out).Encode(s); err != nil {
+				if err := json.NewEncoder(a.masked()).Encode(s); err != nil {
 					return err
 				}
 			} else if err := a.printStatus(s); err != nil {
@@ -66,7 +66,7 @@ that does not answer is named where its part would be; the rest is shown.`,
 }
 
 func (a *app) printStatus(s *pipeline.Status) error {
-	w := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.masked(), 0, 8, 2, ' ', 0)
 	say := func(what, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", what, visible(fmt.Sprintf(format, args...)))
 	}

@@ -52,7 +52,7 @@ the catalogs, the tables and the checkpoint. It changes nothing.`,
 }
 
 func (a *app) validate(ctx context.Context, path string, connect bool) error {
-	spec, err := load(path)
+	spec, err := a.load(path)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Example: "  frazil explain clicks.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			spec, err := load(args[0])
+			spec, err := a.load(args[0])
 			if err != nil {
 				return err
 			}
@@ -94,7 +94,7 @@ func (a *app) explainCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprint(a.out, e)
+				fmt.Fprint(a.masked(), e)
 			}
 			return nil
 		},

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -43,27 +46,63 @@ func Load(path string, env func(string) (string, bool)) (*Spec, error) {
 	return Parse(path, data, env)
 }
 
+// specMax is far above any spec that a person writes.
+const specMax = 1 << 20
+
 // Parse reads a spec.
 func Parse(file string, data []byte, env func(string) (string, bool)) (*Spec, error) {
-	p := &parse{file: file, env: env, at: map[string]position{}}
-	f, err := parser.ParseBytes(data, 0)
+	p := &parse{file: file, env: env, at: map[string]position{}, floats: map[string]bool{}}
+	body, err := p.document(data)
 	if err != nil {
-		return nil, p.yamlError(err)
+		return nil, err
 	}
-	if len(f.Docs) != 1 || f.Docs[0].Body == nil {
-		return nil, &Error{File: file, Message: "expected one YAML document that describes a pipeline"}
+	p.substitute(body)
+	p.positions(body, "")
+	if len(p.errors) > 0 {
+		return nil, p.masked()
 	}
-	p.substitute(f.Docs[0].Body)
-	p.positions(f.Docs[0].Body, "")
 	spec := defaults()
-	if err := yaml.NodeToValue(f.Docs[0].Body, spec, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
-		return nil, errors.Join(append(p.errors, p.yamlError(err))...)
+	if err := yaml.NodeToValue(body, spec, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
+		p.errors = append(p.errors, p.yamlError(err))
+		return nil, p.masked()
 	}
 	p.later(reflect.ValueOf(spec).Elem(), "")
 	if len(p.errors) == 0 {
 		p.validate(spec)
 	}
-	return spec, errors.Join(p.errors...)
+	spec.mask = p.mask
+	return spec, p.masked()
+}
+
+// document reads the one YAML document of a file.
+func (p *parse) document(data []byte) (ast.Node, error) {
+	if len(data) > specMax {
+		return nil, &Error{File: p.file, Message: fmt.Sprintf("it has %d bytes; a spec has at most 1 MiB: is it the right file?", len(data))}
+	}
+	if at := bytes.IndexByte(data, 0); at >= 0 || !utf8.Valid(data) {
+		return nil, &Error{File: p.file, Message: "it is not a text in UTF-8: is it the right file?"}
+	}
+	f, err := parser.ParseBytes(bytes.TrimPrefix(data, []byte("\ufeff")), 0)
+	if err != nil {
+		return nil, p.yamlError(err)
+	}
+	if len(f.Docs) > 1 {
+		return nil, &Error{File: p.file, Message: "expected one YAML document that describes a pipeline, found several; write one file for each"}
+	}
+	if len(f.Docs) == 0 || f.Docs[0].Body == nil {
+		return nil, &Error{File: p.file, Message: "expected one YAML document that describes a pipeline, found none; `frazil init` writes one"}
+	}
+	return f.Docs[0].Body, nil
+}
+
+// masked joins the mistakes. What came out of a variable is not printed back.
+func (p *parse) masked() error {
+	for _, err := range p.errors {
+		if e, ok := err.(*Error); ok { //nolint:errorlint // only what was put there
+			e.Message = p.mask.Hide(e.Message)
+		}
+	}
+	return errors.Join(p.errors...)
 }
 
 type position struct{ line, column int }
@@ -74,6 +113,8 @@ type parse struct {
 	env    func(string) (string, bool)
 	at     map[string]position // by path
 	errors []error
+	mask   Mask
+	floats map[string]bool // paths of numbers with a fraction
 }
 
 // fail notes a mistake at a path, or the nearest one above it that is there.
@@ -103,9 +144,34 @@ func (p *parse) positions(n ast.Node, path string) {
 	case *ast.MappingValueNode:
 		key := n.Key.GetToken()
 		inner := strings.TrimPrefix(path+"."+key.Value, ".")
-		p.at[inner] = position{key.Position.Line, key.Position.Column}
+		here := position{key.Position.Line, key.Position.Column}
+		if was, ok := p.at[inner]; ok {
+			p.errors = append(p.errors, &Error{File: p.file, Line: here.line, Column: here.column, Path: inner, Message: fmt.Sprintf("it is there twice, first in line %d; remove one", was.line)})
+		}
+		p.at[inner] = here
 		p.positions(n.Value, inner)
+	case *ast.FloatNode:
+		p.floats[path] = true
+	case *ast.SequenceNode:
+		for i, v := range n.Values {
+			p.positions(v, fmt.Sprintf("%s.%d", path, i))
+		}
+	case *ast.AnchorNode, *ast.AliasNode:
+		pos := n.GetToken().Position
+		p.errors = append(p.errors, &Error{File: p.file, Line: pos.Line, Column: pos.Column, Path: path, Message: "anchors (&) and aliases (*) are not supported; write the value out"})
 	}
+}
+
+// near is the path of the key at a position, or the nearest one before it in its
+// line.
+func (p *parse) near(line, column int) string {
+	best, at := "", 0
+	for path, pos := range p.at {
+		if pos.line == line && pos.column <= column && pos.column > at {
+			best, at = path, pos.column
+		}
+	}
+	return best
 }
 
 // yamlError turns an error of the library into one of ours.
@@ -117,10 +183,18 @@ func (p *parse) yamlError(err error) error {
 		if t := syntax.GetToken(); t != nil && t.Position != nil {
 			out.Line, out.Column = t.Position.Line, t.Position.Column
 		}
-		out.Message = syntax.GetMessage()
+		out.Message = inWords(syntax.GetMessage())
+	}
+	var value *valueError
+	if errors.As(err, &value) {
+		out.Line, out.Column, out.Message = value.line, value.column, value.Error()
+	}
+	if out.Path = p.near(out.Line, out.Column); out.Path == "" && out.Line > 1 {
+		out.Path = p.near(out.Line-1, 1<<20)
 	}
 	if errors.As(err, &unknown) && unknown.Token != nil {
 		key := unknown.Token.Value
+		out.Path = ""
 		out.Message = fmt.Sprintf("unknown key %q", key)
 		if hint := nearest(key); hint != "" {
 			out.Message += fmt.Sprintf("; did you mean %q?", hint)
@@ -131,8 +205,43 @@ func (p *parse) yamlError(err error) error {
 	return out
 }
 
+// inWords says what the YAML library means.
+func inWords(message string) string {
+	for of, words := range map[string]string{
+		"string was used where mapping is expected":        "a text is here where keys and values are expected",
+		"sequence was used where mapping is expected":      "a list is here where keys and values are expected",
+		"mapping was used where sequence is expected":      "keys and values are here where a list is expected; write [a, b]",
+		"string was used where sequence is expected":       "a text is here where a list is expected; write [a, b]",
+		"found character '\t' that cannot start any token": "a tab is here; YAML indents with spaces",
+	} {
+		if strings.Contains(message, of) {
+			return words
+		}
+	}
+	if strings.Contains(message, "cannot start any token") {
+		return message + "; indent with spaces, and quote what begins with @, ` or %"
+	}
+	if m := wrongType.FindStringSubmatch(message); m != nil {
+		return fmt.Sprintf("%s is here where %s is expected", cmp.Or(typeWords[m[1]], "a "+m[1]), cmp.Or(typeWords[m[2]], m[2]))
+	}
+	if strings.HasPrefix(message, "mapping key ") && strings.Contains(message, "already defined") {
+		return message + "; remove one"
+	}
+	return message
+}
+
+var wrongType = regexp.MustCompile(`^cannot unmarshal (\S+) into Go (?:struct field \S+|value) of type (\S+)`)
+
+var typeWords = map[string]string{
+	"string": "a text", "int": "a whole number", "int32": "a whole number", "int64": "a whole number", "uint64": "a whole number", "float64": "a number",
+	"bool": "true or false", "[]string": "a list, such as [a, b],", "map[string]string": "a mapping of keys and values",
+	"map[string]interface": "a mapping of keys and values", "[]interface": "a list",
+}
+
 // variable is ${NAME}, ${NAME:-default} or ${file:/path}; $${ stands for ${.
 var variable = regexp.MustCompile(`\$?\$\{([^}]*)\}`)
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // substitute replaces variables inside of scalars, after the YAML is parsed: a
 // value cannot change its structure.
@@ -158,6 +267,13 @@ func (v visitor) Visit(n ast.Node) ast.Visitor {
 }
 
 func (p *parse) replaced(text string, n ast.Node) string {
+	for _, rest := range variable.Split(text, -1) {
+		if at := strings.Index(rest, "${"); at >= 0 {
+			pos := n.GetToken().Position
+			p.errors = append(p.errors, &Error{File: p.file, Line: pos.Line, Column: pos.Column, Message: fmt.Sprintf("%q is not closed; write ${NAME}, or $${ for the characters themselves", rest[at:min(len(rest), at+20)])})
+			return text
+		}
+	}
 	return variable.ReplaceAllStringFunc(text, func(m string) string {
 		if strings.HasPrefix(m, "$$") {
 			return m[1:]
@@ -173,13 +289,19 @@ func (p *parse) replaced(text string, n ast.Node) string {
 			if err != nil {
 				return fail("${file:%s} cannot be read: %v", path, err)
 			}
-			return strings.TrimRight(string(data), "\r\n")
+			secret := strings.TrimRight(string(data), "\r\n")
+			p.mask.add("${file:"+path+"}", secret)
+			return secret
 		}
 		name, otherwise, hasDefault := strings.Cut(name, ":-")
 		if strings.HasPrefix(name, "_") {
 			return fail("${%s}: tables that are chosen by a column come with a later version; name one table", name)
 		}
+		if !variableName.MatchString(name) {
+			return fail("%s: %q is not the name of a variable: letters, digits and underscores", m, name)
+		}
 		if v, ok := p.env(name); ok && (v != "" || !hasDefault) {
+			p.mask.add("${"+name+"}", v)
 			return v
 		}
 		if hasDefault {
@@ -189,9 +311,14 @@ func (p *parse) replaced(text string, n ast.Node) string {
 	})
 }
 
-// later refuses keys of features that are not there yet.
+// later refuses keys of features that are not there yet, and fractions where the
+// YAML library would cut them off.
 func (p *parse) later(v reflect.Value, path string) {
 	switch v.Kind() {
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		if p.floats[path] && v.Type().PkgPath() == "" {
+			p.fail(path, "a whole number is expected")
+		}
 	case reflect.Pointer:
 		if !v.IsNil() {
 			p.later(v.Elem(), path)
@@ -227,7 +354,7 @@ func (p *parse) later(v reflect.Value, path string) {
 
 // nearest returns the key that differs from a misspelt one by up to two edits.
 func nearest(key string) string {
-	best, distance := "", 3
+	best, distance := "", min(3, len(key)/2+1)
 	for _, k := range allKeys(reflect.TypeFor[Spec](), map[reflect.Type]bool{}) {
 		if d := edits(strings.ToLower(key), k); d < distance {
 			best, distance = k, d

@@ -18,6 +18,8 @@ type Spec struct {
 	Sinks       Ordered[Sink]      `yaml:"sinks"`
 	DeadLetter  any                `yaml:"dead_letter" later:"dead letters come with a later version; use on_bad_record: fail or skip"`
 	Maintenance Maintenance        `yaml:"maintenance"`
+
+	mask Mask
 }
 
 // Trigger says when a batch begins.

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,6 +22,7 @@ func defaults() *Spec {
 var (
 	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	signature  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\s*\((?s:.*)\)$`)
+	topicName  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
@@ -178,8 +181,17 @@ func (p *parse) kafka(path, pipeline string, k *Kafka) {
 		p.fail(path, "brokers are missing; write for instance [localhost:9092]")
 	}
 	for _, b := range k.Brokers {
-		if !strings.Contains(b, ":") || strings.Contains(b, "/") {
+		host, port, err := net.SplitHostPort(b)
+		if n, bad := strconv.Atoi(port); err != nil || host == "" || strings.Contains(b, "/") || bad != nil || n < 1 || n > 65535 {
 			p.fail(path+".brokers", "%q is not host:port", b)
+		}
+	}
+	for i, topic := range k.Topics {
+		switch {
+		case !topicName.MatchString(topic) || len(topic) > 249 || topic == "." || topic == "..":
+			p.fail(path+".topics", "%q is not the name of a topic: up to 249 letters, digits, dots, underscores and hyphens", topic)
+		case slices.Contains(k.Topics[:i], topic):
+			p.fail(path+".topics", "topic %q is there twice", topic)
 		}
 	}
 	if (len(k.Topics) == 0) == (k.TopicPattern == "") {
@@ -192,6 +204,11 @@ func (p *parse) kafka(path, pipeline string, k *Kafka) {
 	}
 	if k.Start.Text == "" && k.Start.Offsets == nil {
 		p.fail(path, "start is missing; write earliest, latest, a timestamp, or offsets by topic and partition")
+	}
+	for topic := range k.Start.Offsets {
+		if len(k.Topics) > 0 && !slices.Contains(k.Topics, topic) {
+			p.fail(path+".start", "topic %q is not among topics", topic)
+		}
 	}
 	p.one(path+".isolation", &k.Isolation, "read_committed", "read_uncommitted")
 	p.one(path+".on_data_loss", &k.OnDataLoss, "fail", "record")
@@ -312,8 +329,12 @@ func (p *parse) sinks(s *Spec) {
 
 func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {
 	p.catalogRef(path, s, i.Catalog)
-	if i.Table == "" || strings.Count(i.Table, ".") == 0 {
+	parts := strings.Split(i.Table, ".")
+	switch {
+	case len(parts) < 2:
 		p.fail(path+".table", "%q has no namespace; write namespace.table", i.Table)
+	case slices.ContainsFunc(parts, func(s string) bool { return strings.TrimSpace(s) != s || s == "" }):
+		p.fail(path+".table", "%q has an empty part; write namespace.table", i.Table)
 	}
 	if i.Create == nil {
 		create := true
@@ -321,6 +342,9 @@ func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {
 	}
 	if i.Branch == "" {
 		i.Branch = "main"
+	}
+	if strings.HasPrefix(i.Branch, "frazil-") {
+		p.fail(path+".branch", "%q: names that begin with frazil- are those of Frazil's own tags", i.Branch)
 	}
 	switch i.Evolve {
 	case "", "none":

@@ -31,9 +31,9 @@ var units = []struct {
 }
 
 // UnmarshalYAML reads a size.
-func (b *Bytes) UnmarshalYAML(data []byte) (err error) {
-	*b, err = ParseBytes(scalar(data))
-	return err
+func (b *Bytes) UnmarshalYAML(node ast.Node) (err error) {
+	*b, err = ParseBytes(scalar(node))
+	return at(node, err)
 }
 
 // ParseBytes reads a size.
@@ -56,8 +56,8 @@ func ParseBytes(text string) (Bytes, error) {
 type Duration time.Duration
 
 // UnmarshalYAML reads a time span.
-func (d *Duration) UnmarshalYAML(data []byte) error {
-	text := scalar(data)
+func (d *Duration) UnmarshalYAML(node ast.Node) error {
+	text := scalar(node)
 	if text == "0" {
 		*d = 0
 		return nil
@@ -71,19 +71,44 @@ func (d *Duration) UnmarshalYAML(data []byte) error {
 	}
 	v, err := time.ParseDuration(text)
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a time span; write for instance 500ms, 10s, 5m or 7d", text)
+		return at(node, fmt.Errorf("%q is not a time span; write for instance 500ms, 10s, 5m or 7d", text))
 	}
 	*d = Duration(v)
 	return nil
 }
 
-// scalar takes the quotes off a YAML scalar.
-func scalar(data []byte) string {
-	var s string
-	if err := yaml.Unmarshal(data, &s); err == nil {
-		return strings.TrimSpace(s)
+// scalar is the text of a YAML scalar, with its variables replaced.
+func scalar(node ast.Node) string {
+	switch n := node.(type) {
+	case *ast.StringNode:
+		return strings.TrimSpace(n.Value)
+	case *ast.LiteralNode:
+		return strings.TrimSpace(n.Value.Value)
 	}
-	return strings.TrimSpace(string(data))
+	return strings.TrimSpace(node.String())
+}
+
+// valueError is a mistake in one value.
+type valueError struct {
+	position
+	err error
+}
+
+func (e *valueError) Error() string { return e.err.Error() }
+
+// Unwrap leads to what is wrong.
+func (e *valueError) Unwrap() error { return e.err }
+
+// at notes where a value stands that is wrong.
+func at(node ast.Node, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &valueError{err: err}
+	if t := node.GetToken(); t != nil && t.Position != nil {
+		e.position = position{t.Position.Line, t.Position.Column}
+	}
+	return e
 }
 
 // Start says where a pipeline begins to read.
@@ -94,18 +119,28 @@ type Start struct {
 }
 
 // UnmarshalYAML reads a start.
-func (s *Start) UnmarshalYAML(data []byte) error {
-	if err := yaml.Unmarshal(data, &s.Offsets); err == nil && s.Offsets != nil {
+func (s *Start) UnmarshalYAML(node ast.Node) error {
+	switch node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		if err := yaml.NodeToValue(node, &s.Offsets); err != nil {
+			return at(node, errors.New("offsets are written by topic and partition, such as {clicks: {0: 120}}"))
+		}
+		for topic, offsets := range s.Offsets {
+			for partition, offset := range offsets {
+				if partition < 0 || offset < 0 {
+					return at(node, fmt.Errorf("partition %d of %s at %d: neither is negative", partition, topic, offset))
+				}
+			}
+		}
 		return nil
 	}
-	s.Offsets = nil
-	s.Text = scalar(data)
+	s.Text = scalar(node)
 	if s.Text == "earliest" || s.Text == "latest" {
 		return nil
 	}
 	t, err := time.Parse(time.RFC3339, s.Text)
 	if err != nil {
-		return fmt.Errorf("%q is not earliest, latest, a timestamp such as 2026-01-02T15:04:05Z, or offsets such as {clicks: {0: 120}}", s.Text)
+		return at(node, fmt.Errorf("%q is not earliest, latest, a timestamp such as 2026-01-02T15:04:05Z, or offsets such as {clicks: {0: 120}}", s.Text))
 	}
 	s.Time = t
 	return nil
@@ -121,13 +156,13 @@ type Ordered[T any] struct {
 func (o *Ordered[T]) UnmarshalYAML(node ast.Node) error {
 	m, ok := node.(*ast.MappingNode)
 	if !ok {
-		return errors.New("expected a mapping of names")
+		return at(node, errors.New("expected a mapping: a name, a colon, and what it stands for"))
 	}
 	o.By = map[string]T{}
 	for _, v := range m.Values {
 		name := v.Key.GetToken().Value
 		if _, ok := o.By[name]; ok {
-			return fmt.Errorf("%q is there twice", name)
+			return at(v.Key, fmt.Errorf("%q is there twice", name))
 		}
 		var item T
 		if err := yaml.NodeToValue(v.Value, &item, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
@@ -148,7 +183,7 @@ type Addresses []string
 func (a *Addresses) UnmarshalYAML(node ast.Node) error {
 	list, ok := node.(*ast.SequenceNode)
 	if !ok {
-		return errors.New("expected a list, such as [localhost:9092]")
+		return at(node, errors.New("expected a list, such as [localhost:9092]"))
 	}
 	*a = nil
 	for _, v := range list.Values {

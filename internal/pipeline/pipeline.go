@@ -83,6 +83,14 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	if p.exec, err = exec.New(ctx, eo); err != nil {
 		return nil, err
 	}
+	for _, name := range spec.Sinks.Names {
+		if o := p.sinkOptions(name); *spec.Sinks.By[name].Iceberg.Create {
+			if err := sink.Check(o, p.exec.Schema(name)); err != nil {
+				p.exec.Close()
+				return nil, fmt.Errorf("sink %s: %w", name, err)
+			}
+		}
+	}
 	return p, nil
 }
 
@@ -283,21 +291,26 @@ func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) 
 	if t := p.tables[name]; t != nil {
 		return t, nil
 	}
-	format := 2
-	if i.Properties["format-version"] == "3" {
-		format = 3
-	}
-	m := p.spec.Maintenance
-	t, err := sink.Open(ctx, c, sink.Options{
-		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
-		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
-		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
-	}, p.exec.Schema(name), time.Now, p.log)
+	t, err := sink.Open(ctx, c, p.sinkOptions(name), p.exec.Schema(name), time.Now, p.log)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", name, err)
 	}
 	p.tables[name] = t
 	return t, nil
+}
+
+// sinkOptions are what a sink's table needs to know of the spec.
+func (p *Pipeline) sinkOptions(name string) sink.Options {
+	i, m := p.spec.Sinks.By[name].Iceberg, p.spec.Maintenance
+	format := 2
+	if i.Properties["format-version"] == "3" {
+		format = 3
+	}
+	return sink.Options{
+		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
+		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
+		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
+	}
 }
 
 // Checkpoint opens the pipeline's own records, once.

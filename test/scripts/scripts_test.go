@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "broker": broker, "produce": produce, "specs": specs,
+			"exits": exits, "binary": binary, "broker": broker, "produce": produce, "specs": specs,
 		},
 	})
 }
@@ -54,6 +54,11 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if got != want {
 		ts.Fatalf("%v ended with exit code %d, want %d", args[1:], got, want)
 	}
+}
+
+// binary FILE: a file that is no text.
+func binary(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("name: \xff\xfe\n"), 0o600))
 }
 
 // broker starts an embedded Kafka and sets BROKER.
