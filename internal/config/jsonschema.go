@@ -6,55 +6,92 @@ import (
 	"strings"
 )
 
-// JSONSchema describes the spec for editors, from the types that read it.
+// JSONSchema describes the spec for editors: its structure from the types that
+// read it, its words from keys.
 func JSONSchema() ([]byte, error) {
-	s := schemaOf(reflect.TypeFor[Spec]())
+	s := schemaOf(reflect.TypeFor[Spec](), "")
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["title"] = "Frazil pipeline"
-	s["required"] = []string{"name", "trigger", "catalogs", "sources", "sinks"}
+	s["description"] = "One pipeline from Kafka topics to Iceberg tables. ${NAME}, ${NAME:-default} and ${file:/path} stand for variables and mounted secrets in any value."
 	return json.MarshalIndent(s, "", "  ")
 }
 
-func schemaOf(t reflect.Type) map[string]any {
+// A value may come out of a variable, whatever its type is.
+const variablePattern = `^\$\{.*\}$`
+
+func schemaOf(t reflect.Type, path string) map[string]any {
+	var s map[string]any
 	switch t {
 	case reflect.TypeFor[Bytes]():
-		return map[string]any{"type": []string{"string", "integer"}, "pattern": `^[0-9.]+ *([KMGT]i?B|B)?$`, "description": "a size: 256MiB"}
+		s = map[string]any{"type": []string{"string", "integer"}, "pattern": `^ *[0-9.]+ *([KMGT]i?B|B)? *$|` + variablePattern, "minimum": 0}
 	case reflect.TypeFor[Duration]():
-		return map[string]any{"type": []string{"string", "integer"}, "description": "a time span: 500ms, 10s, 5m, 7d"}
+		s = map[string]any{"type": []string{"string", "integer"}, "pattern": `^([0-9.]+(ns|us|µs|ms|s|m|h|d))+$|^0$|` + variablePattern, "maximum": 0}
 	case reflect.TypeFor[Start]():
-		return map[string]any{"type": []string{"string", "object"}, "description": "earliest, latest, a timestamp, or offsets by topic and partition"}
+		s = map[string]any{
+			"type": []string{"string", "object"}, "pattern": `^(earliest|latest|\d{4}-\d\d-\d\dT.*)$|` + variablePattern,
+			"additionalProperties": map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "integer", "minimum": 0}},
+		}
+	default:
+		s = structureOf(t, path)
 	}
+	k := keys[path]
+	if k.doc != "" {
+		s["description"] = k.doc
+	}
+	if k.values != "" {
+		s["enum"] = strings.Fields(k.values)
+	}
+	return s
+}
+
+func structureOf(t reflect.Type, path string) map[string]any {
 	switch t.Kind() {
 	case reflect.Pointer:
-		return schemaOf(t.Elem())
+		return schemaOf(t.Elem(), path)
 	case reflect.Struct:
 		if by, ok := t.FieldByName("By"); ok {
-			return schemaOf(by.Type)
+			return schemaOf(by.Type, path)
 		}
-		props := map[string]any{}
-		for f := range t.Fields() {
-			key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-			if key == "" {
-				continue
-			}
-			if later := f.Tag.Get("later"); later != "" {
-				props[key] = map[string]any{"description": "not supported yet: " + later}
-				continue
-			}
-			props[key] = schemaOf(f.Type)
-		}
-		return map[string]any{"type": "object", "properties": props, "additionalProperties": false}
+		return objectOf(t, path)
 	case reflect.Map:
-		return map[string]any{"type": "object", "additionalProperties": schemaOf(t.Elem())}
+		return map[string]any{"type": "object", "additionalProperties": schemaOf(t.Elem(), path+".*")}
 	case reflect.Slice:
-		return map[string]any{"type": "array", "items": schemaOf(t.Elem())}
+		return map[string]any{"type": "array", "items": schemaOf(t.Elem(), path+".*")}
 	case reflect.Bool:
-		return map[string]any{"type": "boolean"}
+		return map[string]any{"type": []string{"boolean", "string"}, "pattern": variablePattern}
 	case reflect.Int, reflect.Int32, reflect.Int64:
-		return map[string]any{"type": "integer"}
+		return map[string]any{"type": []string{"integer", "string"}, "pattern": variablePattern, "minimum": 0}
 	case reflect.String:
-		return map[string]any{"type": "string"}
+		return map[string]any{"type": []string{"string", "number", "boolean"}}
 	default:
 		return map[string]any{}
 	}
+}
+
+func objectOf(t reflect.Type, path string) map[string]any {
+	properties := map[string]any{}
+	var required []string
+	for f := range t.Fields() {
+		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if key == "" {
+			continue
+		}
+		inner := strings.TrimPrefix(path+"."+key, ".")
+		if later := f.Tag.Get("later"); later != "" {
+			properties[key] = map[string]any{"not": map[string]any{}, "deprecated": true, "description": "Not supported yet: " + later}
+			if key == "envelope" {
+				properties[key] = map[string]any{"enum": []string{"none"}, "description": "Not supported yet: " + later}
+			}
+			continue
+		}
+		if keys[inner].required {
+			required = append(required, key)
+		}
+		properties[key] = schemaOf(f.Type, inner)
+	}
+	s := map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+	if len(required) > 0 {
+		s["required"] = required
+	}
+	return s
 }

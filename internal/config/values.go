@@ -55,6 +55,9 @@ func ParseBytes(text string) (Bytes, error) {
 // Duration is a time span: 1s, 500ms, 7d.
 type Duration time.Duration
 
+// String writes a time span.
+func (d Duration) String() string { return time.Duration(d).String() }
+
 // UnmarshalYAML reads a time span.
 func (d *Duration) UnmarshalYAML(node ast.Node) error {
 	text := scalar(node)

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestVariablesAreNotPrintedBack: neither in errors, nor in what is hidden later.
+func TestVariablesAreNotPrintedBack(t *testing.T) {
+	file := t.TempDir() + "/secret"
+	if err := os.WriteFile(file, []byte("from \"a\" file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := func(name string) (string, bool) {
+		v, ok := map[string]string{"LONG": "abcdef-ghi", "PART": "abcdef", "TINY": "x"}[name]
+		return v, ok
+	}
+	s, err := Parse("x.yaml", []byte(strings.Replace(full, "${T}", "${LONG} ${PART} ${TINY} ${NONE:-plain} ${file:"+file+"}", 1)), func(name string) (string, bool) {
+		if v, ok := env(name); ok {
+			return v, true
+		}
+		return "5", len(name) == 1
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"login abcdef-ghi": "login ${LONG}", "abcdef": "${PART}", "x plain 5": "x plain 5",
+		`{"e":"from \"a\" file"}`: `{"e":"${file:` + file + `}"}`, `from "a" file`: "${file:" + file + "}",
+	} {
+		if got := s.Mask().Hide(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+	for _, change := range [][2]string{
+		{"trigger: {interval: 0s}", `trigger: {interval: "${LONG}"}`}, {"name: full", `name: "${LONG}"`}, {"memory: 1GiB", `memory: "${LONG}"`},
+		{"start: {clicks: {0: 120}}", `start: "${LONG}"`}, {"table: w.rows", `table: "${LONG}"`}, {"format: json", `format: "${LONG}"`}, {"topics: [clicks]", `topics: ["a ${LONG}"]`},
+	} {
+		_, err := Parse("x.yaml", []byte(strings.Replace(full, change[0], change[1], 1)), func(name string) (string, bool) {
+			if v, ok := env(name); ok {
+				return v, true
+			}
+			return "5", len(name) == 1
+		})
+		if err == nil && !strings.Contains(change[1], "name") {
+			t.Errorf("%s: no mistake", change[1])
+		}
+		if err != nil && strings.Contains(err.Error(), "abcdef") {
+			t.Errorf("%s: %v", change[1], err)
+		}
+	}
+}
+
+// TestVariablesInEveryValue: sizes, time spans and starts read them, too.
+func TestVariablesInEveryValue(t *testing.T) {
+	values := map[string]string{"SPAN": "7s", "SIZE": "3GiB", "WHEN": "latest", "COUNT": "12", "YES": "true"}
+	text := strings.NewReplacer("interval: 0s", `interval: "${SPAN}"`, "memory: 1GiB", "memory: ${SIZE}", "start: {clicks: {0: 120}}", "start: ${WHEN}", "max_records: 0", `max_records: "${COUNT}"`).Replace(full)
+	s, err := Parse("x.yaml", []byte(text), func(name string) (string, bool) {
+		if v, ok := values[name]; ok {
+			return v, true
+		}
+		return "5", len(name) == 1
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Memory != 3<<30 || s.Trigger.Interval.String() != "7s" || s.Sources.By["clicks"].Kafka.Start.Text != "latest" || s.Limits.MaxRecords != 12 {
+		t.Errorf("%+v", s)
+	}
+}
