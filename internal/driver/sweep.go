@@ -90,7 +90,8 @@ func (d *Driver) sweep(ctx context.Context, a batch.Attempt) (gone bool) {
 			continue
 		}
 		view, err := s.Table.Load(ctx)
-		if err != nil || slices.Contains(waits, view.Stamp().Hash()) {
+		// A tag that is missing was removed, and may be put back.
+		if err != nil || view.Stamp() == nil || slices.Contains(waits, view.Stamp().Hash()) {
 			return false
 		}
 	}
