@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,7 +71,7 @@ func StartKafka(t testing.TB, poms string) *Kafka {
 	if inDocker() {
 		k.contained(t, poms)
 	} else {
-		k.process(t, poms)
+		k.process(t, poms, KafkaOptions{})
 	}
 	k.up(t)
 	return k
@@ -81,14 +82,44 @@ func kafkaJars(t testing.TB, poms string) string {
 	return jars(t, "kafka-"+kafkaVersion, filepath.Join(poms, "kafka.pom.xml"))
 }
 
+// KafkaOptions add to a broker that takes anybody.
+type KafkaOptions struct {
+	Listeners  map[string]int // by name; the port of each
+	Properties string         // lines of server.properties
+	Scram      []string       // users, as the storage tool's --add-scram takes them
+}
+
+// StartKafkaWith starts Apache Kafka with more listeners, always as a process of
+// this machine: files of certificates lie here.
+func StartKafkaWith(t testing.TB, poms string, o KafkaOptions) *Kafka {
+	t.Helper()
+	k := &Kafka{}
+	k.process(t, poms, o)
+	k.up(t)
+	return k
+}
+
+// add puts the listeners into a broker's properties.
+func (o KafkaOptions) add(properties string) string {
+	for name, port := range o.Listeners {
+		more := fmt.Sprintf(",%s://127.0.0.1:%d\n", name, port)
+		for _, key := range []string{"\nlisteners=", "\nadvertised.listeners="} {
+			before, after, _ := strings.Cut(properties, key)
+			line, rest, _ := strings.Cut(after, "\n")
+			properties = before + key + line + more + rest
+		}
+	}
+	return properties + o.Properties
+}
+
 // process makes the broker a process of this machine.
-func (k *Kafka) process(t testing.TB, poms string) {
+func (k *Kafka) process(t testing.TB, poms string, o KafkaOptions) {
 	t.Helper()
 	classes, dir, port := kafkaJars(t, poms), t.TempDir(), Port(t)
 	k.address = local(port)
 	settings := filepath.Join(dir, "server.properties")
 	for path, text := range map[string]string{
-		settings:                                properties(listeners{"127.0.0.1", k.address, port, Port(t), Port(t)}, filepath.Join(dir, "data")),
+		settings:                                o.add(properties(listeners{"127.0.0.1", k.address, port, Port(t), Port(t)}, filepath.Join(dir, "data"))),
 		filepath.Join(dir, "log4j2.properties"): log4j,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -99,7 +130,11 @@ func (k *Kafka) process(t testing.TB, poms string) {
 		return append([]string{"-Xms512m", "-Xmx1g", "-Dlog4j2.configurationFile=" + filepath.Join(dir, "log4j2.properties"), "-cp", classes + "/*", main}, args...)
 	}
 	need(t, "java", "install Java 17, which Kafka runs on; or set FRAZIL_TEST_DOCKER=1")
-	run(t, dir, nil, "java", java("kafka.tools.StorageTool", "format", "-t", clusterID, "-c", settings)...)
+	format := []string{"format", "-t", clusterID, "-c", settings}
+	for _, user := range o.Scram {
+		format = append(format, "--add-scram", user)
+	}
+	run(t, dir, nil, "java", java("kafka.tools.StorageTool", format...)...)
 	k.begin = func(t testing.TB) server {
 		t.Helper()
 		return start(t, filepath.Join(dir, "kafka.log"), nil, "java", java("kafka.Kafka", settings)...)
