@@ -5,9 +5,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -17,12 +19,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -317,6 +322,53 @@ func TestAWSLogin(t *testing.T) {
 		}
 		if err != nil || !strings.Contains(string(first), want+"/") || strings.Contains(string(first), secret) {
 			t.Errorf("%q %v", first, err)
+		}
+	}
+}
+
+// TestAWSSignature computes the signature of a login anew with AWS's own SDK
+// (https://github.com/aws/aws-msk-iam-auth#details).
+func TestAWSSignature(t *testing.T) {
+	const host = "b-1.kafka.eu-west-1.amazonaws.com"
+	for _, session := range []string{"", "the/session=="} {
+		mechanism, err := SASL{Mechanism: "aws_msk_iam", Username: "AKIASPEC", Password: secret, Token: session}.mechanism()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, first, err := mechanism.Authenticate(t.Context(), host+":9098")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said map[string]string
+		if err := json.Unmarshal(first, &said); err != nil {
+			t.Fatalf("%v: %s", err, first)
+		}
+		if mechanism.Name() != "AWS_MSK_IAM" || said["version"] != "2020_10_22" || said["host"] != host || said["action"] != "kafka-cluster:Connect" {
+			t.Fatalf("%s says %v", mechanism.Name(), said)
+		}
+		at, err := time.Parse("20060102T150405Z", said["x-amz-date"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := url.Values{"Action": {said["action"]}, "X-Amz-Expires": {said["x-amz-expires"]}}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "kafka://"+host+"/?"+query.Encode(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nothing := sha256.Sum256(nil)
+		signed, _, err := v4.NewSigner().PresignHTTP(t.Context(), aws.Credentials{AccessKeyID: "AKIASPEC", SecretAccessKey: secret, SessionToken: session},
+			request, hex.EncodeToString(nothing[:]), "kafka-cluster", "eu-west-1", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(signed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"X-Amz-Signature", "X-Amz-Credential", "X-Amz-Algorithm", "X-Amz-SignedHeaders", "X-Amz-Security-Token"} {
+			if got, want := said[strings.ToLower(key)], u.Query().Get(key); got != want {
+				t.Errorf("%s is %q, and %q by the SDK", key, got, want)
+			}
 		}
 	}
 }

@@ -34,7 +34,7 @@ type Options struct {
 	Credential, Token string
 	// Properties are Iceberg's own: s3.endpoint, s3.access-key-id, scope,
 	// oauth2-server-uri, rest.sigv4-enabled, rest.signing-region …
-	// docs/catalogs.md lists those of logins.
+	// docs/catalogs.md lists them.
 	Properties map[string]string
 }
 

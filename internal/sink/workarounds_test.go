@@ -244,3 +244,44 @@ func rawBounds(t *testing.T, list string) []string {
 	slices.Reverse(out)
 	return out
 }
+
+// TestMergeBesideOthers: manifests that other engines wrote are merged with
+// ours, and rows that they deleted stay deleted: a merged entry keeps its
+// sequence number, and manifests of deletes are left alone.
+func TestMergeBesideOthers(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(func(o *Options) { o.Properties = map[string]string{"write.delete.mode": "merge-on-read"} })
+	f.commit(tbl, "a", makeRows(0, 10))
+	f.foreign(2)
+	loaded, err := f.catalog.Load(context.Background(), tbl.ident)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := loaded.NewTransaction()
+	if err := tx.Delete(context.Background(), iceberg.NewAnd(iceberg.GreaterThanEqual(iceberg.Reference("id"), int64(3)), iceberg.LessThan(iceberg.Reference("id"), int64(6))), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if manifests, err := f.load(tbl).head.Manifests(&tbl.fs); err != nil || !slices.ContainsFunc(manifests, func(m iceberg.ManifestFile) bool { return m.ManifestContent() == iceberg.ManifestContentDeletes }) {
+		t.Fatalf("nothing was deleted by a delete file: %v", err)
+	}
+	want := append([]int64{-1, -1}, 0, 1, 2, 6, 7, 8, 9)
+	for i := range mergeWidth {
+		tbl = f.mustOpen(nil) // reads what others wrote
+		f.commit(tbl, fmt.Sprint("b", i), makeRows(10+i, 11+i))
+		want = append(want, int64(10+i))
+	}
+	f.foreign(1)
+	want = append(want, -1)
+	slices.Sort(want)
+	v := f.load(tbl)
+	manifests, err := v.head.Manifests(&tbl.fs)
+	if err != nil || len(manifests) > mergeWidth {
+		t.Fatalf("%d manifests, %v: nothing was merged", len(manifests), err)
+	}
+	if got := f.ids(nil); !slices.Equal(got, want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+}
