@@ -222,7 +222,7 @@ var reserved = wordSet(`all analyse analyze and anti any array as asc asof asymm
 
 func wordSet(words string) map[string]bool {
 	set := map[string]bool{}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		set[w] = true
 	}
 	return set

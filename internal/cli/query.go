@@ -126,10 +126,10 @@ func (a *app) query(ctx context.Context, e *query.Engine, format, text string, w
 
 // stopped forgets the error of a loop that was ended by a signal.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (a *app) printQuery(ctx context.Context, e *query.Engine, format, text string) error {

@@ -79,7 +79,7 @@ func (p *parse) document(data []byte) (ast.Node, error) {
 	if len(data) > specMax {
 		return nil, &Error{File: p.file, Message: fmt.Sprintf("it has %d bytes; a spec has at most 1 MiB: is it the right file?", len(data))}
 	}
-	if at := bytes.IndexByte(data, 0); at >= 0 || !utf8.Valid(data) {
+	if bytes.ContainsRune(data, 0) || !utf8.Valid(data) {
 		return nil, &Error{File: p.file, Message: "it is not a text in UTF-8: is it the right file?"}
 	}
 	f, err := parser.ParseBytes(bytes.TrimPrefix(data, []byte("\ufeff")), 0)

@@ -34,8 +34,13 @@ func TestVariablesAreNotPrintedBack(t *testing.T) {
 		}
 	}
 	for _, change := range [][2]string{
-		{"trigger: {interval: 0s}", `trigger: {interval: "${LONG}"}`}, {"name: full", `name: "${LONG}"`}, {"memory: 1GiB", `memory: "${LONG}"`},
-		{"start: {clicks: {0: 120}}", `start: "${LONG}"`}, {"table: w.rows", `table: "${LONG}"`}, {"format: json", `format: "${LONG}"`}, {"topics: [clicks]", `topics: ["a ${LONG}"]`},
+		{"trigger: {interval: 0s}", `trigger: {interval: "${LONG}"}`},
+		{"name: full", `name: "${LONG}"`},
+		{"memory: 1GiB", `memory: "${LONG}"`},
+		{"start: {clicks: {0: 120}}", `start: "${LONG}"`},
+		{"table: w.rows", `table: "${LONG}"`},
+		{"format: json", `format: "${LONG}"`},
+		{"topics: [clicks]", `topics: ["a ${LONG}"]`},
 	} {
 		_, err := Parse("x.yaml", []byte(strings.Replace(full, change[0], change[1], 1)), func(name string) (string, bool) {
 			if v, ok := env(name); ok {

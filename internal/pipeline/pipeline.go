@@ -398,11 +398,11 @@ func (p *Pipeline) patiently(ctx, stop context.Context, name string) (*sink.Tabl
 // Run runs the pipeline until its trigger ends or stop is cancelled.
 func (p *Pipeline) Run(ctx, stop context.Context) error {
 	d, err := p.Driver(ctx, stop)
-	if stop.Err() != nil {
-		return nil // stopped before anything began
+	if err == nil {
+		return d.Run(ctx, stop)
 	}
-	if err != nil {
+	if stop.Err() == nil {
 		return err
 	}
-	return d.Run(ctx, stop)
+	return nil // stopped before anything began
 }

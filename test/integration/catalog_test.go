@@ -188,7 +188,7 @@ func TestTablesOnPostgres(t *testing.T) {
 					t.Fatal(term, err)
 				}
 			}
-			loaded, err := c.Load(t.Context(), table.Identifier(strings.Split(o.Table, ".")))
+			loaded, err := c.Load(t.Context(), strings.Split(o.Table, "."))
 			if err != nil {
 				t.Fatal(err)
 			}
