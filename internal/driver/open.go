@@ -144,13 +144,25 @@ func (d *Driver) newest(ctx context.Context) (p *batch.Plan, err error) {
 // anchorAll brings every table into an incarnation that recovers or rewinds: a
 // snapshot with the same contents, or with those to go back to. Only then no
 // request of an older incarnation can land any more. Any driver that finds the
-// record completes what is missing.
+// record completes what is missing. The log begins when that is done: sinks of a
+// logged plan have their anchors, and only a sink that came later may lack one.
 func (d *Driver) anchorAll(ctx context.Context) error {
 	if d.inc.Kind == batch.First {
 		return nil
 	}
+	newest, err := d.newest(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := d.reached(ctx, newest)
+	if err != nil {
+		return err
+	}
 	for _, s := range d.sinks {
-		if err := d.anchor(ctx, s); err != nil {
+		if newest != nil && newest.Sink(s.Name) != nil {
+			continue
+		}
+		if err := d.anchor(ctx, s, known); err != nil {
 			return fmt.Errorf("anchor incarnation %d in the table of sink %s: %w", d.inc.Number, s.Name, err)
 		}
 	}
@@ -163,7 +175,41 @@ func (d *Driver) anchorAll(ctx context.Context) error {
 	return nil
 }
 
-func (d *Driver) anchor(ctx context.Context, s *sink) error {
+// reached is where the pipeline stands when it is anchored: where the newest
+// plan ends, or without one as far as any table got; nil if none has a stamp.
+func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets, error) {
+	if newest != nil {
+		return newest.End(), nil
+	}
+	for _, s := range d.sinks {
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		st, err := d.basis(s, view)
+		if err != nil {
+			return nil, err
+		}
+		s.take(st)
+	}
+	return d.position(), nil
+}
+
+// basis is the stamp with whose contents a table goes on in this incarnation:
+// that of its anchor, of the snapshot to go back to, or of its tag.
+func (d *Driver) basis(s *sink, view View) (*batch.Stamp, error) {
+	st := view.Stamp()
+	target, back := d.inc.Targets[s.Name]
+	if !back || st != nil && st.Of(d.inc, d.opts.Stream) {
+		return st, nil
+	}
+	if st, ok := view.Snapshot(target); ok && st != nil {
+		return st, nil
+	}
+	return nil, fmt.Errorf("%w: snapshot %d, to which the pipeline should go back, has expired", batch.ErrDataLost, target)
+}
+
+func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error {
 	pause := newBackoff()
 	for {
 		view, err := d.load(ctx, s)
@@ -183,7 +229,7 @@ func (d *Driver) anchor(ctx context.Context, s *sink) error {
 		if err := d.checkUntagged(s, view); err != nil {
 			return err
 		}
-		sent, err := d.sendAnchor(ctx, s, view, st)
+		sent, err := d.sendAnchor(ctx, s, view, known)
 		if !sent || fatal(err) {
 			return err
 		}
@@ -197,37 +243,25 @@ func (d *Driver) anchor(ctx context.Context, s *sink) error {
 
 // sendAnchor commits the anchor of one table. sent is false where nothing can
 // have been sent.
-func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, st *batch.Stamp) (sent bool, err error) {
-	target, back := d.inc.Targets[s.Name]
-	if !back {
-		a, err := d.anchorStamp(ctx, st, st)
-		if err != nil {
-			return false, err
-		}
+func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch.Offsets) (sent bool, err error) {
+	from, err := d.basis(s, view)
+	if err != nil {
+		return false, err
+	}
+	a, err := d.anchorStamp(ctx, from, view.Stamp(), known)
+	if err != nil {
+		return false, err
+	}
+	if target, back := d.inc.Targets[s.Name]; back {
+		_, err = view.Restore(ctx, a, target, d.inc.DropForeign || d.vouched(s, view))
+	} else {
 		_, err = view.Commit(ctx, a, nil)
-		return true, err
 	}
-	from, err := stampOf(view, target)
-	if err != nil {
-		return false, err
-	}
-	a, err := d.anchorStamp(ctx, from, st)
-	if err != nil {
-		return false, err
-	}
-	_, err = view.Restore(ctx, a, target, d.inc.DropForeign || d.vouched(s, view))
 	return true, err
 }
 
-func stampOf(view View, snapshot int64) (*batch.Stamp, error) {
-	if st, ok := view.Snapshot(snapshot); ok && st != nil {
-		return st, nil
-	}
-	return nil, fmt.Errorf("%w: snapshot %d, to which the pipeline should go back, has expired", batch.ErrDataLost, snapshot)
-}
-
 // anchorStamp continues from, and follows before.
-func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp) (*batch.Stamp, error) {
+func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, known batch.Offsets) (*batch.Stamp, error) {
 	a := &batch.Stamp{
 		UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
 		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
@@ -248,10 +282,14 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp) (*b
 	if err != nil {
 		return nil, err
 	}
-	known := d.position()
 	for tp, at := range starts {
-		if end, ok := known[tp]; ok {
+		end, ok := known[tp]
+		switch {
+		case known == nil: // it is the first one
+			a.Start[tp], a.End[tp] = at, at
+		case ok:
 			a.Start[tp], a.End[tp] = min(at, end), min(at, end)
+		default: // a partition that appeared since
 		}
 	}
 	return a, nil

@@ -97,3 +97,96 @@ func TestTagRemoved(t *testing.T) {
 		again(s, 2)
 	})
 }
+
+// TestJoinStart: a table without a stamp joins where `start` says, but not
+// behind what the others have read, whatever the pipeline went through before.
+func TestJoinStart(t *testing.T) {
+	two := simConfig{tables: 2, drivers: 2}
+	begins := func(s *scenario, ti int, want int64) {
+		s.Helper()
+		if st := s.tables[ti].snaps[1].stamp; st.Start[s.tp(0)] != want && len(st.Start) > 0 || st.End[s.tp(0)] < want {
+			s.die("t%d begins with %v to %v, want %d", ti, st.Start, st.End, want)
+		}
+		s.settles()
+	}
+	for _, latest := range []bool{true, false} {
+		// others is where the table that joins may begin at the latest.
+		others := func(s *scenario) int64 {
+			if latest {
+				return s.tables[0].stamp(0).End[s.tp(0)]
+			}
+			return 0
+		}
+		t.Run("a new sink after a recovery", func(t *testing.T) {
+			s := newScenario(t, two)
+			s.out[1] = true
+			s.idle(0)
+			s.procs[0].kill()
+			s.loseCheckpoint()
+			s.rows(0, 1)
+			s.idle(0)
+			s.procs[0].kill()
+			want := others(s)
+			s.rows(0, 2)
+			s.out[1], s.latest = false, latest
+			s.idle(0)
+			begins(s, 1, want)
+		})
+		t.Run("a new sink, in a new pipeline", func(t *testing.T) {
+			s := newScenario(t, two)
+			s.out[1] = true
+			s.rows(0, 1)
+			s.idle(0)
+			s.procs[0].kill()
+			want := others(s)
+			s.rows(0, 2)
+			s.out[1], s.latest = false, latest
+			s.idle(0)
+			begins(s, 1, want)
+		})
+		t.Run("a table that had no stamp when the checkpoint was lost", func(t *testing.T) {
+			s := newScenario(t, two)
+			s.rows(0, 1)
+			s.until(0, "commit t1")
+			s.procs[0].kill()
+			s.loseCheckpoint()
+			want := others(s)
+			s.rows(0, 2)
+			s.latest = latest
+			s.idle(0)
+			begins(s, 1, want)
+		})
+		t.Run("when an operator recovers", func(t *testing.T) {
+			s := newScenario(t, two)
+			s.rows(0, 1)
+			s.until(0, "commit t1")
+			s.procs[0].kill()
+			want := others(s)
+			s.latest = latest
+			s.operator(0, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })
+			if err := s.ends(2); err != nil {
+				s.die("%v", err)
+			}
+			s.rows(0, 2)
+			s.idle(0)
+			begins(s, 1, want)
+		})
+		t.Run("after a rewind", func(t *testing.T) {
+			s := newScenario(t, two)
+			s.out[1] = true
+			s.rows(0, 1)
+			s.idle(0)
+			s.rows(0, 1)
+			s.idle(0)
+			s.procs[0].kill()
+			s.operator(0, "rewind", func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, 0, false) })
+			if err := s.ends(2); err != nil {
+				s.die("%v", err)
+			}
+			want := others(s)
+			s.out[1], s.latest = false, latest
+			s.idle(0)
+			begins(s, 1, want)
+		})
+	}
+}

@@ -85,13 +85,6 @@ func (d *Driver) Recover(ctx context.Context, from string) error {
 	if err := d.become(ctx, next); err != nil {
 		return err
 	}
-	for _, s := range d.sinks { // the position that joins are bounded by
-		view, err := d.load(ctx, s)
-		if err != nil {
-			return err
-		}
-		s.take(view.Stamp())
-	}
 	return d.anchorAll(ctx)
 }
 

@@ -156,6 +156,7 @@ func recovered(t *testing.T, cfg simConfig, i int) *scenario {
 	s.idle(0)
 	s.procs[0].kill()
 	s.loseCheckpoint()
+	s.through(i, "list sim/offsets/1-") // is it anchored already?
 	s.until(i, "list sim/offsets/1-")
 	return s
 }
@@ -167,6 +168,7 @@ func TestScenario(t *testing.T) {
 	// commits for a while before the other makes its first plan.
 	t.Run("FirstByNumber", func(t *testing.T) {
 		s := recovered(t, two, 1)
+		s.through(0, "list sim/offsets/1-")
 		s.through(0, "list sim/offsets/1-")
 		s.rows(0, 1)
 		s.through(1, "commit t1 batch 1..1")

@@ -195,6 +195,9 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		StartTimeout: time.Hour,
 	}
 	for i := range w.tables {
+		if w.out[i] {
+			continue
+		}
 		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})
 		if w.adopt[i] != 0 {
 			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", sinkName(i), w.adopt[i]))

@@ -31,6 +31,9 @@ func (s simSource) Start(context.Context) (batch.Offsets, error) {
 	starts := batch.Offsets{}
 	for _, a := range s.p.w.available() {
 		starts[a.TopicPartition] = a.Start
+		if s.p.w.latest {
+			starts[a.TopicPartition] = a.End
+		}
 	}
 	return starts, s.p.flaky("resolve start")
 }

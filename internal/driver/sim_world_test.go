@@ -79,7 +79,7 @@ func (c *chooser) any(n int) int {
 type simConfig struct {
 	tables, drivers, steps, delays           int
 	poison, foreign, retention, loss, rewind bool
-	stale, remake, standby                   bool
+	stale, remake, standby, joins, latest    bool
 	interval                                 time.Duration // of the trigger
 	deploy                                   bool          // the spec changes without need
 	shared                                   bool          // another pipeline writes into the same tables
@@ -235,7 +235,9 @@ type world struct {
 	losses   int
 	drops    int
 	untagged int
-	drop     bool // the operator lets a rewind drop foreign snapshots
+	out      [simSinks]bool // sinks that are not in the spec now
+	latest   bool           // `start: latest`
+	drop     bool           // the operator lets a rewind drop foreign snapshots
 	steps    int
 	cur      int
 	// toldAhead says that a batch was reported while the next one was read.
@@ -251,7 +253,7 @@ type world struct {
 func newWorld(c *chooser, cfg simConfig) *world {
 	w := &world{
 		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
-		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1},
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1}, latest: cfg.latest,
 	}
 	w.makeTopic()
 	for i := range cfg.tables {
@@ -388,7 +390,8 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 	var lost batch.Range
 	narrow := p == nil
 	if p != nil {
-		narrow = p.Sink(sinkName(s)).Hash == specHash(2)
+		sp := p.Sink(sinkName(s))
+		narrow = sp != nil && sp.Hash == specHash(2)
 		for _, r := range p.Ranges {
 			if r.TopicPartition == tp {
 				lost = r

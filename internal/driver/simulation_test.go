@@ -40,7 +40,8 @@ func (w *world) event() {
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
-		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1)) {
+		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
+		b(c.joins && w.mayJoin(), 1)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -91,6 +92,8 @@ func (w *world) event() {
 		w.note("operator: sink %d gets spec %d", s, w.spec[s])
 	case 19:
 		w.removeTag(ti)
+	case 20:
+		w.join()
 	}
 }
 
@@ -165,6 +168,9 @@ func (w *world) settle() {
 		w.undo(i)
 	}
 	w.putTagsBack()
+	if w.out[1] {
+		w.join()
+	}
 	for _, p := range w.procs {
 		p.rests = 0
 	}
@@ -210,6 +216,7 @@ func vary(seed uint64) simConfig {
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
 		shared: seed/37%4 == 0, deploy: seed/41%3 == 0,
 		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
+		joins: seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0,
 	}
 }
 
@@ -277,10 +284,10 @@ func TestSimulationExhaustive(t *testing.T) {
 	runs := 0
 	for _, cfg := range []simConfig{
 		{tables: 1, drivers: 2, steps: 60, delays: 1},
-		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true},
+		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true},
 	} {
 		for i := range 60 {
-			for v := 1; v <= 19; v++ {
+			for v := 1; v <= 20; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
 			}
 			if t.Failed() {

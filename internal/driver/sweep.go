@@ -82,7 +82,8 @@ func (d *Driver) sweepOrphans(ctx context.Context) {
 // sweep deletes an attempt's files if no request can name them any more: the
 // tag of each of its tables carries a stamp that it does not wait for. A reload
 // that merely shows no stamp of the attempt would prove nothing: its commit may
-// still be on its way, and asserts the tag.
+// still be on its way, and asserts the tag. Nor does a table without a tag: it
+// may have been removed, and be put back.
 func (d *Driver) sweep(ctx context.Context, a batch.Attempt) (gone bool) {
 	for _, s := range d.sinks {
 		waits, ok := a.Waits[s.Name]
@@ -90,7 +91,6 @@ func (d *Driver) sweep(ctx context.Context, a batch.Attempt) (gone bool) {
 			continue
 		}
 		view, err := s.Table.Load(ctx)
-		// A tag that is missing was removed, and may be put back.
 		if err != nil || view.Stamp() == nil || slices.Contains(waits, view.Stamp().Hash()) {
 			return false
 		}
