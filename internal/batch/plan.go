@@ -204,6 +204,9 @@ type Attempt struct {
 	// ahead also the one before that. When the tag carries none of them the
 	// attempt can never land any more. "" stands for no tag.
 	Waits map[string][]string `json:"waits"`
+	// Writer executes the attempt; Time is when it began.
+	Writer Writer    `json:"writer"`
+	Time   time.Time `json:"time,omitzero"`
 }
 
 func hash(v any) string {

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/objstore"
@@ -39,6 +40,9 @@ type Checkpoint struct {
 	store  objstore.Store
 	name   string
 	copies copies
+
+	mu   sync.Mutex
+	read map[string]batch.Attempt // by key: a note never changes, so it is read once
 }
 
 // New returns the checkpoint of the pipeline with this name, below <name>/.
@@ -285,24 +289,32 @@ func (c *Checkpoint) Register(ctx context.Context, a batch.Attempt) error {
 	return c.put(ctx, kindAttempt, c.attempts()+a.Name, a)
 }
 
-// Attempts returns the registered attempts.
+// Attempts returns the registered attempts. It may be called while others are
+// registered and forgotten.
 func (c *Checkpoint) Attempts(ctx context.Context) ([]batch.Attempt, error) {
 	keys, err := c.store.List(ctx, c.attempts(), "")
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := map[string]batch.Attempt{}
 	var all []batch.Attempt
 	for _, key := range keys {
-		var a batch.Attempt
-		err := c.get(ctx, kindAttempt, key, &a)
-		if errors.Is(err, objstore.ErrNotFound) {
-			continue // forgotten meanwhile
+		a, ok := c.read[key]
+		if !ok {
+			err := c.get(ctx, kindAttempt, key, &a)
+			if errors.Is(err, objstore.ErrNotFound) {
+				continue // forgotten meanwhile
+			}
+			if err != nil {
+				return nil, err
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
+		known[key] = a
 		all = append(all, a)
 	}
+	c.read = known
 	return all, nil
 }
 

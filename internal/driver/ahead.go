@@ -95,14 +95,14 @@ func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, sinks []planner.Si
 }
 
 // keepAhead returns the work that ran ahead if every prediction came true.
-func (d *Driver) keepAhead(ahead **prepared, outcome []*outcome) *prepared {
+func (d *Driver) keepAhead(ctx context.Context, ahead **prepared, outcome []*outcome) *prepared {
 	ready := *ahead
 	if ready == nil {
 		return nil
 	}
 	for _, s := range d.sinks {
 		if s.before.Hash != ready.predicted[s.Name] {
-			d.orphans.Store(true)
+			d.background(func() { d.discard(ctx, ready.attempt, d.sinks) })
 			d.log.Info("work that ran ahead is dropped: another attempt was committed", "batch", ready.plan.Batch)
 			return nil
 		}

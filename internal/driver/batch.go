@@ -19,7 +19,6 @@ import (
 func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
 	watch := progress{d: d, begun: d.rooms.Clock.Now()}
 	d.started = watch.begun
-	d.sweepOrphans(ctx)
 	if ready == nil {
 		var err error
 		if p, ready, err = d.ready(ctx, p); err != nil {
@@ -35,13 +34,16 @@ func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared
 	}
 	join()
 	if err != nil {
+		if watch.tries == 0 && len(ready.sinks) > 0 { // overtaken before it was sent
+			d.discard(ctx, ready.attempt, d.sinks)
+		}
 		return nil, err
 	}
 	if err := d.settle(ctx, p, outcome); err != nil {
 		return nil, err
 	}
 	d.record(ctx, p, ready, outcome)
-	return d.keepAhead(ahead, outcome), nil
+	return d.keepAhead(ctx, ahead, outcome), nil
 }
 
 // ready prepares p for the sinks whose table lacks it, after a revision where

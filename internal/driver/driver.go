@@ -28,7 +28,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -109,9 +108,9 @@ type Driver struct {
 	sinks []*sink     // in the order of the spec
 
 	contacted map[string]bool // servers that answered at least once
-	orphans   atomic.Bool     // attempts may be registered that nobody will commit
-	behind    []*task         // writes the records of batches that are done
-	planned   *listing        // of the newest plan; nil when it is told, or was found
+	sweeps    sweeper
+	behind    []*task  // writes the records of batches that are done
+	planned   *listing // of the newest plan; nil when it is told, or was found
 
 	lastOutcome []batch.Outcome
 
@@ -139,6 +138,7 @@ func New(rooms Rooms, opts Options, log *slog.Logger, watch Observer) *Driver {
 		watch = nobody{}
 	}
 	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}}
+	d.sweeps.writing = map[string]bool{}
 	for _, s := range rooms.Sinks {
 		d.sinks = append(d.sinks, &sink{Sink: s})
 	}

@@ -26,7 +26,7 @@ func (d *Driver) open(ctx, stop context.Context) (*batch.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.orphans.Store(true) // of processes before this one
+	d.orphaned() // of processes before this one
 	if plan != nil {
 		d.log.Info("going on with the newest plan", "batch", plan.Batch, "revision", plan.Revision, "entry", plan.Entry)
 		return plan, d.adoptPlan(ctx, plan)

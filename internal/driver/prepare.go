@@ -42,9 +42,22 @@ func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink) (*pr
 	if len(sinks) == 0 {
 		return r, nil
 	}
+	d.writes(r.attempt, true)
+	defer d.writes(r.attempt, false)
 	if err := d.register(ctx, p, r, sinks); err != nil {
+		d.orphaned()
 		return nil, err
 	}
+	if err := d.executeAll(ctx, p, r, sinks); err != nil {
+		d.discard(ctx, r.attempt, sinks)
+		return nil, err
+	}
+	r.took = d.rooms.Clock.Now().Sub(begun)
+	d.log.Debug("files written", "batch", p.Batch, "attempt", r.attempt, "rows_read", r.tally.Rows)
+	return r, nil
+}
+
+func (d *Driver) executeAll(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) error {
 	// Sinks that catch up read from their own position, so each reads alone.
 	var together []*sink
 	for _, s := range sinks {
@@ -53,17 +66,13 @@ func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink) (*pr
 			continue
 		}
 		if err := d.execute(ctx, p, r, []*sink{s}); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if len(together) > 0 {
-		if err := d.execute(ctx, p, r, together); err != nil {
-			return nil, err
-		}
+		return d.execute(ctx, p, r, together)
 	}
-	r.took = d.rooms.Clock.Now().Sub(begun)
-	d.log.Debug("files written", "batch", p.Batch, "attempt", r.attempt, "rows_read", r.tally.Rows)
-	return r, nil
+	return nil
 }
 
 // register notes the attempt before its first file, so that any later process
@@ -77,7 +86,7 @@ func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks
 			waits[s.Name] = []string{s.before.Hash, before}
 		}
 	}
-	err := d.rooms.Checkpoint.Register(ctx, batch.Attempt{Name: r.attempt, Batch: p.Batch, Waits: waits})
+	err := d.rooms.Checkpoint.Register(ctx, batch.Attempt{Name: r.attempt, Batch: p.Batch, Waits: waits, Writer: d.opts.Writer, Time: d.rooms.Clock.Now()})
 	if err != nil {
 		return fmt.Errorf("register attempt %s: %w", r.attempt, err)
 	}
@@ -91,7 +100,6 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 	writers := map[string]Writer{}
 	defer func() {
 		if err != nil {
-			d.orphans.Store(true)
 			for _, w := range writers {
 				w.Abort()
 			}

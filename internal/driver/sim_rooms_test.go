@@ -16,6 +16,10 @@ import (
 
 // flaky says whether a call that changes nothing gets no answer.
 func (p *proc) flaky(what string) error {
+	if p.w.failing[what] > 0 && !p.w.quiet {
+		p.w.failing[what]--
+		return fmt.Errorf("%s: %w", what, batch.ErrUnavailable)
+	}
 	if p.w.pick(40, 1) == 1 {
 		p.w.note("  %s: no answer", what)
 		return fmt.Errorf("%s: %w", what, batch.ErrUnavailable)

@@ -244,6 +244,7 @@ type world struct {
 	toldAhead bool
 	tracing   bool
 	scripted  bool              // a scenario says what happens
+	failing   map[string]int    // in a scenario: how many calls of this kind get no answer
 	stale     []batch.Available // in a scenario: what the next listing says
 	fate      int               // in a scenario: what comes of the next commit or create
 	trace     []string

@@ -3,110 +3,177 @@ package driver
 import (
 	"context"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// purgeShare is how many purges of the log there are while KeepBatches pass.
-const purgeShare = 20
+// Attempts that cannot be swept yet are looked at again after sweepAgain. One of
+// a process that may still live somewhere keeps its note, and is swept again and
+// again, until it is older than attemptAge: no batch takes that long.
+const (
+	sweepAgain = 10 * time.Minute
+	attemptAge = 24 * time.Hour
+)
 
-// record notes the outcome behind the batch: nobody waits for it, and the next
-// plan carries it anyway. An attempt all of whose files are in tables is
-// forgotten; of any other the files are swept later.
-func (d *Driver) record(ctx context.Context, p *batch.Plan, ready *prepared, all []*outcome) {
-	whole := d.landedWhole(ready, all)
-	if !whole {
-		d.orphans.Store(true)
-	}
-	c := batch.Commit{Batch: p.Batch, Revision: p.Revision, Plan: p.Hash(), Time: p.Time, Outcome: outcomes(all)}
-	inc, attempt := d.inc, ready.attempt
-	d.background(func() {
-		if err := d.rooms.Checkpoint.Record(ctx, inc, c); err != nil {
-			d.log.Debug("the commit record was not written; the next plan carries it", "batch", c.Batch, "error", err)
-		}
-		if whole && len(ready.sinks) > 0 {
-			if err := d.rooms.Checkpoint.Forget(ctx, attempt); err != nil {
-				d.log.Debug("the attempt was not forgotten; a sweep will find nothing to delete", "attempt", attempt, "error", err)
-			}
-		}
-		if int64(p.Batch)%max(1, d.opts.KeepBatches/purgeShare) == 0 {
-			if err := d.rooms.Checkpoint.Purge(ctx, inc, p.Batch-batch.ID(d.opts.KeepBatches)); err != nil {
-				d.log.Warn("old log entries were not removed", "error", err)
-			}
-		}
-	})
-	d.rooms.Source.Publish(p.End())
+// sweeper is what the driver knows of attempts that may have left files.
+type sweeper struct {
+	mu      sync.Mutex
+	due     bool            // attempts may be registered that nobody will commit
+	next    time.Time       // when to look again at those that had to stay; zero: there are none
+	busy    bool            // a sweep is under way
+	writing map[string]bool // attempts that this process executes now
 }
 
-// background starts work that nothing waits for before the driver's end.
-func (d *Driver) background(f func()) {
-	d.behind = slices.DeleteFunc(d.behind, func(t *task) bool { return t.done.Load() })
-	t := &task{}
-	t.wait = d.rooms.Tasks.Go(func() {
-		defer t.done.Store(true)
-		f()
-	})
-	d.behind = append(d.behind, t)
+// orphaned notes that an attempt may be left.
+func (d *Driver) orphaned() {
+	d.sweeps.mu.Lock()
+	defer d.sweeps.mu.Unlock()
+	d.sweeps.due = true
 }
 
-// landedWhole says whether nothing of the attempt is left to sweep.
-func (d *Driver) landedWhole(ready *prepared, all []*outcome) bool {
-	for _, o := range all {
-		res := ready.sinks[o.sink.Name]
-		if res != nil && res.stamp != nil && (o.landed == nil || o.landed.Attempt != ready.attempt) {
-			return false
-		}
+// writes notes that this process begins to write files of an attempt, or ends.
+func (d *Driver) writes(attempt string, now bool) {
+	d.sweeps.mu.Lock()
+	defer d.sweeps.mu.Unlock()
+	if now {
+		d.sweeps.writing[attempt] = true
+	} else {
+		delete(d.sweeps.writing, attempt)
 	}
+}
+
+// beginSweep says whether there is something to sweep and nobody does it.
+func (d *Driver) beginSweep() bool {
+	d.sweeps.mu.Lock()
+	defer d.sweeps.mu.Unlock()
+	w := &d.sweeps
+	if w.busy || !w.due && (w.next.IsZero() || d.rooms.Clock.Now().Before(w.next)) {
+		return false
+	}
+	w.busy, w.due, w.next = true, false, time.Time{}
 	return true
 }
 
-// sweepOrphans deletes the files of attempts that can never land any more. What
-// cannot be swept now stays registered.
+func (d *Driver) endSweep(stay bool) {
+	d.sweeps.mu.Lock()
+	defer d.sweeps.mu.Unlock()
+	d.sweeps.busy = false
+	if stay {
+		d.sweeps.next = d.rooms.Clock.Now().Add(sweepAgain)
+	}
+}
+
+// sweepOrphans deletes the files of attempts that can never land any more. It
+// runs behind a batch. What cannot be swept now stays registered.
 func (d *Driver) sweepOrphans(ctx context.Context) {
-	if !d.orphans.Load() {
+	if !d.beginSweep() {
 		return
 	}
+	stay := true
+	defer func() { d.endSweep(stay) }()
 	attempts, err := d.rooms.Checkpoint.Attempts(ctx)
 	if err != nil {
 		d.log.Debug("attempts were not listed; they are swept later", "error", err)
 		return
 	}
-	d.orphans.Store(false)
+	stay = false
+	tags := map[string]string{}
 	for _, a := range attempts {
-		if !d.sweep(ctx, a) {
-			d.orphans.Store(true)
+		if ctx.Err() != nil {
+			return
 		}
+		stay = !d.sweep(ctx, a, tags) || stay
 	}
 }
 
-// sweep deletes an attempt's files if no request can name them any more: the
-// tag of each of its tables carries a stamp that it does not wait for. A reload
-// that merely shows no stamp of the attempt would prove nothing: its commit may
-// still be on its way, and asserts the tag. Nor does a table without a tag: it
-// may have been removed, and be put back.
-func (d *Driver) sweep(ctx context.Context, a batch.Attempt) (gone bool) {
-	for _, s := range d.sinks {
-		waits, ok := a.Waits[s.Name]
-		if !ok {
-			continue
-		}
-		view, err := s.Table.Load(ctx)
-		if err != nil || view.Stamp() == nil || slices.Contains(waits, view.Stamp().Hash()) {
-			return false
-		}
+// sweep deletes an attempt's files in the tables where no request can name them
+// any more: the tag carries a stamp that it does not wait for. A reload that
+// merely shows no stamp of the attempt would prove nothing: its commit may still
+// be on its way, and asserts the tag. Nor does a table without a tag: it may have
+// been removed, and be put back. tags are those that this sweep has seen; they
+// were loaded after the attempts were listed, so none is older than the attempt.
+//
+// It says whether nothing is left that this process could do later.
+func (d *Driver) sweep(ctx context.Context, a batch.Attempt, tags map[string]string) (done bool) {
+	d.sweeps.mu.Lock()
+	writing := d.sweeps.writing[a.Name]
+	d.sweeps.mu.Unlock()
+	if writing {
+		return false
 	}
-	for name := range a.Waits {
+	done, whole := true, true
+	for name, waits := range a.Waits {
 		i := slices.IndexFunc(d.sinks, func(s *sink) bool { return s.Name == name })
 		if i < 0 {
-			return false // its sink is not in the spec any more: leave it
+			whole = false // its sink is not in the spec any more: a later spec may have it
+			continue
 		}
-		if err := d.sinks[i].Table.Sweep(ctx, a.Name); err != nil {
-			d.log.Debug("files were not swept; later", "attempt", a.Name, "error", err)
-			return false
+		if !d.sweepTable(ctx, d.sinks[i].Sink, a.Name, waits, tags) {
+			done = false
 		}
+	}
+	if !done || !whole {
+		return done
 	}
 	if err := d.rooms.Executor.Sweep(ctx, a.Name); err != nil {
 		return false
 	}
-	return d.rooms.Checkpoint.Forget(ctx, a.Name) == nil
+	return d.silent(a) && d.rooms.Checkpoint.Forget(ctx, a.Name) == nil
+}
+
+func (d *Driver) sweepTable(ctx context.Context, s Sink, attempt string, waits []string, tags map[string]string) (done bool) {
+	tag, ok := tags[s.Name]
+	if !ok {
+		view, err := s.Table.Load(ctx)
+		if err != nil {
+			return false
+		}
+		tag = view.Stamp().Hash()
+		tags[s.Name] = tag
+	}
+	if tag == "" || slices.Contains(waits, tag) {
+		return false
+	}
+	if err := s.Table.Sweep(ctx, attempt); err != nil {
+		d.log.Debug("files were not swept; later", "attempt", attempt, "error", err)
+		return false
+	}
+	return true
+}
+
+// silent says whether an attempt's process writes no more of its files: it is
+// this one, it is gone, or the attempt began too long ago. An overtaken driver
+// may write until it sees that it is.
+func (d *Driver) silent(a batch.Attempt) bool {
+	switch {
+	case a.Writer.ID == d.opts.Writer.ID, d.rooms.Clock.Now().Sub(a.Time) >= attemptAge:
+		return true
+	default:
+		return a.Writer.Host == d.opts.Writer.Host && !d.rooms.Alive(a.Writer)
+	}
+}
+
+// discard deletes the files of an attempt that was never sent to a table, so that
+// they do not pile up while a batch goes on failing. What cannot be deleted now
+// stays registered.
+func (d *Driver) discard(ctx context.Context, attempt string, sinks []*sink) {
+	if d.discarded(ctx, attempt, sinks) {
+		return
+	}
+	d.log.Debug("an attempt was not swept; later", "attempt", attempt)
+	d.orphaned()
+}
+
+func (d *Driver) discarded(ctx context.Context, attempt string, sinks []*sink) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	for _, s := range sinks {
+		if s.Table.Sweep(ctx, attempt) != nil {
+			return false
+		}
+	}
+	return d.rooms.Executor.Sweep(ctx, attempt) == nil && d.rooms.Checkpoint.Forget(ctx, attempt) == nil
 }
