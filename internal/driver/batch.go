@@ -84,7 +84,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
-		if !errors.Is(err, batch.ErrDataLost) || !d.opts.RecordLoss {
+		if !errors.Is(err, batch.ErrDataLost) || !d.opts.Sources.RecordLoss() {
 			return nil, nil, err
 		}
 		d.log.Warn("records of a logged batch are lost; the batch is revised with a gap", "batch", p.Batch, "error", err)
@@ -156,19 +156,22 @@ func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, 
 	return q, d.append(ctx, q)
 }
 
-// giveUp marks in q what of p's ranges is not there any more.
+// giveUp marks in q what of p's ranges is not there any more. Where listings go on
+// showing all of it, cause stands: what Kafka lists and does not serve is no gap.
 func (d *Driver) giveUp(ctx context.Context, p, q *batch.Plan, cause error) error {
+	begun := d.rooms.Clock.Now()
 	return d.retry(ctx, "Kafka", func() error {
 		available, err := d.rooms.Source.List(ctx, p.Ranges)
 		if err != nil {
 			return err
 		}
 		q.Ranges = slices.Clone(p.Ranges)
+		marked, err := planner.GiveUp(q.Ranges, available, d.opts.Sources)
 		switch {
-		case planner.GiveUp(q.Ranges, available):
-			return nil
-		case planner.Cut(q.Ranges, available):
-			return cause // a gap cannot stand for an end that was cut off
+		case marked || err != nil:
+			return err
+		case planner.Cut(q.Ranges, available), d.rooms.Clock.Now().Sub(begun) > confirmAfter:
+			return cause // a gap cannot stand for an end that was cut off, either
 		default:
 			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)
 		}

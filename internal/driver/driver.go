@@ -64,8 +64,8 @@ type Options struct {
 	Limits  planner.Limits
 	// DelayMax bounds how long the minimums of Limits may hold a batch back.
 	DelayMax time.Duration
-	// RecordLoss is `on_data_loss: record`.
-	RecordLoss bool
+	// Sources are those of the spec, by name.
+	Sources planner.Sources
 	// KeepBatches is how many batches back plans are kept.
 	KeepBatches int64
 	// Takeover ends the wait for another writer.

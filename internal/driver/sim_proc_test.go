@@ -191,7 +191,7 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 	}
 	opts := driver.Options{
 		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
-		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, RecordLoss: p.onLoss, KeepBatches: 3, Trigger: driver.Trigger{Interval: w.cfg.interval}, Takeover: !w.cfg.standby,
+		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, Sources: planner.Sources{simRelation: {RecordLoss: p.onLoss}}, KeepBatches: 3, Trigger: driver.Trigger{Interval: w.cfg.interval}, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
 	for i := range w.tables {

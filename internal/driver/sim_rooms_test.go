@@ -95,6 +95,9 @@ func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow
 			if r.TopicID != s.p.w.topic() || o < part.start {
 				return t, fmt.Errorf("offset %d of %s: %w", o, r.TopicPartition, batch.ErrDataLost)
 			}
+			if s.p.w.vanished {
+				return t, fmt.Errorf("offset %d of %s vanished: %w", o, r.TopicPartition, batch.ErrDataLost)
+			}
 			rec := part.records[o]
 			if rec.hole {
 				t.Control++

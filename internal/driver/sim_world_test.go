@@ -246,6 +246,7 @@ type world struct {
 	scripted  bool              // a scenario says what happens
 	failing   map[string]int    // in a scenario: how many calls of this kind get no answer
 	stale     []batch.Available // in a scenario: what the next listing says
+	vanished  bool              // in a scenario: Kafka does not serve what it lists
 	fate      int               // in a scenario: what comes of the next commit or create
 	trace     []string
 	bad       *violation

@@ -216,7 +216,7 @@ func vary(seed uint64) simConfig {
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
 		shared: seed/37%4 == 0, deploy: seed/41%3 == 0,
 		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
-		joins: seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0,
+		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0,
 	}
 }
 

@@ -199,7 +199,7 @@ func (d *Driver) policy(f planner.Facts) planner.Policy {
 			d.until[a.TopicPartition] = a.End
 		}
 	}
-	return planner.Policy{Limits: d.limits(f.Batch), RecordLoss: d.opts.RecordLoss, Until: d.until, Full: d.full(f.Now)}
+	return planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.full(f.Now)}
 }
 
 // The first batch of a pipeline is small whatever its limits: rows are in the

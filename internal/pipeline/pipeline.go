@@ -358,9 +358,9 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		Source: src, Executor: p.exec, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
 		NewID: uuid.NewString, Alive: alive,
 	}
-	recordLoss := false
-	for _, s := range p.spec.Sources.By {
-		recordLoss = recordLoss || s.Kafka.OnDataLoss == "record"
+	sources := planner.Sources{}
+	for name, s := range p.spec.Sources.By {
+		sources[name] = planner.Source{RecordLoss: s.Kafka.OnDataLoss == "record"}
 	}
 	for _, name := range p.spec.Sinks.Names {
 		t, err := p.patiently(ctx, stop, name)
@@ -377,7 +377,7 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	opts := driver.Options{
 		Name: p.spec.Name, Writer: batch.Writer{ID: uuid.NewString(), Host: host, PID: os.Getpid()},
 		Limits:   planner.Limits{BytesMax: int64(l.MaxBytes), RecordsMax: l.MaxRecords, BytesMin: int64(l.MinBytes), RecordsMin: l.MinRecords},
-		DelayMax: time.Duration(l.MaxDelay), RecordLoss: recordLoss, KeepBatches: p.spec.Maintenance.KeepBatches,
+		DelayMax: time.Duration(l.MaxDelay), Sources: sources, KeepBatches: p.spec.Maintenance.KeepBatches,
 		Takeover: p.opts.Takeover, Adopt: p.opts.Adopt, Grace: p.opts.Grace,
 	}
 	opts.Trigger.AvailableNow = p.spec.Trigger.AvailableNow || p.opts.AvailableNow

@@ -62,7 +62,7 @@ func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 			from[tp] = min(at, end)
 		case id == "":
 			return nil, missing(tp)
-		case !p.RecordLoss || !f.Confirmed:
+		case !p.Sources.record(tp) || !f.Confirmed:
 			return nil, remadeError(tp, id, 0)
 		default:
 			from[tp] = end

@@ -16,21 +16,27 @@ func Cut(ranges []batch.Range, available []batch.Available) bool {
 
 // GiveUp marks as lost what a listing says is no longer there, for a revision
 // of a plan: the ranges themselves never change. It says whether it marked
-// anything.
-func GiveUp(ranges []batch.Range, available []batch.Available) bool {
+// anything. batch.ErrDataLost: something is lost of a source that does not record
+// losses.
+func GiveUp(ranges []batch.Range, available []batch.Available, sources Sources) (marked bool, err error) {
 	listed, remade := listing(available)
-	marked := false
 	for i := range ranges {
 		r := &ranges[i]
 		was := *r
 		a, ok := listed[r.TopicPartition]
+		id := remade[anonymous(r.TopicPartition)]
 		switch {
 		case ok:
 			r.Lost = max(r.Lost, min(r.End, a.Start)-r.Start)
-		case remade[anonymous(r.TopicPartition)] != "":
+			err = retentionError(r.TopicPartition, was.First(), a.Start)
+		case id != "":
 			r.Lost, r.Closed = r.Len(), true
+			err = remadeError(r.TopicPartition, id, was.First())
+		}
+		if *r != was && !sources.record(r.TopicPartition) {
+			return false, err
 		}
 		marked = marked || *r != was
 	}
-	return marked
+	return marked, nil
 }

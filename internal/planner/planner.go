@@ -52,12 +52,34 @@ type Sink struct {
 // Policy is what the spec says about planning.
 type Policy struct {
 	Limits Limits
-	// RecordLoss is `on_data_loss: record`: lost offsets become gaps of the plan.
-	RecordLoss bool
+	// Sources are those of the spec, by name.
+	Sources Sources
 	// Until caps every range, nil for no cap: the end of an available-now run.
 	Until batch.Offsets
 	// Full says that minimums have waited long enough.
 	Full bool
+}
+
+// Source is what the spec says of one source.
+type Source struct {
+	// RecordLoss is `on_data_loss: record`: lost offsets become gaps of the plan.
+	RecordLoss bool
+}
+
+// Sources are those of the spec, by name.
+type Sources map[string]Source
+
+// record says whether what is lost of a partition becomes a gap.
+func (s Sources) record(tp batch.TopicPartition) bool { return s[tp.Source].RecordLoss }
+
+// RecordLoss says whether any source's losses become gaps.
+func (s Sources) RecordLoss() bool {
+	for _, source := range s {
+		if source.RecordLoss {
+			return true
+		}
+	}
+	return false
 }
 
 // Next plans the next batch. It returns nil where there is nothing to do yet.
@@ -133,16 +155,15 @@ func reach(f Facts, p Policy) ([]batch.Range, error) {
 		switch id := remade[anonymous(tp)]; {
 		case !ok && id == "":
 			return nil, missing(tp)
-		case !ok && (!p.RecordLoss || !f.Confirmed):
+		case !ok && (!p.Sources.record(tp) || !f.Confirmed):
 			return nil, remadeError(tp, id, at)
 		case !ok:
 			r.Closed = true
 		case a.End < at:
 			return nil, fmt.Errorf("%w: partition %s ends at offset %d, before offset %d that was read already: the broker lost records, or it is another cluster",
 				batch.ErrDataLost, tp, a.End, at)
-		case a.Start > at && !p.RecordLoss:
-			return nil, fmt.Errorf("%w: offsets [%d,%d) of partition %s are no longer retained; with on_data_loss: record frazil notes the gap and goes on",
-				batch.ErrDataLost, at, a.Start, tp)
+		case a.Start > at && !p.Sources.record(tp):
+			return nil, retentionError(tp, at, a.Start)
 		default:
 			r.Lost = max(0, a.Start-at)
 			r.End, r.Epoch = max(r.First(), p.until(tp, a.End)), a.Epoch
@@ -173,7 +194,12 @@ func missing(tp batch.TopicPartition) error {
 
 func remadeError(tp batch.TopicPartition, id string, at int64) error {
 	return fmt.Errorf("%w: topic %s was deleted and made again (id %s is now %s): records from offset %d of partition %d on may be lost; "+
-		"with on_data_loss: record frazil notes the gap and goes on with the new topic", batch.ErrDataLost, tp.Topic, tp.TopicID, id, at, tp.Partition)
+		"with on_data_loss: record in source %s frazil notes the gap and goes on with the new topic", batch.ErrDataLost, tp.Topic, tp.TopicID, id, at, tp.Partition, tp.Source)
+}
+
+func retentionError(tp batch.TopicPartition, at, start int64) error {
+	return fmt.Errorf("%w: offsets [%d,%d) of partition %s are no longer retained; with on_data_loss: record in source %s frazil notes the gap and goes on",
+		batch.ErrDataLost, at, start, tp, tp.Source)
 }
 
 // anonymous is the partition whatever the topic's id.

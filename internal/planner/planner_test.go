@@ -12,6 +12,8 @@ func tp(n int32) batch.TopicPartition {
 	return batch.TopicPartition{Source: "s", Topic: "t", TopicID: "id", Partition: n}
 }
 
+var recording = Sources{"s": {RecordLoss: true}}
+
 func facts(position batch.Offsets, available ...batch.Available) Facts {
 	return Facts{
 		Batch: 7, Position: position, Available: available, Now: time.Unix(1000, 0), Last: time.Unix(2000, 0),
@@ -39,10 +41,10 @@ func TestNext(t *testing.T) {
 		"retention passed by":    {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), Start: 8, End: 9}), err: batch.ErrDataLost},
 		"retention passed by, recorded": {
 			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), Start: 8, End: 9}),
-			policy: Policy{RecordLoss: true},
+			policy: Policy{Sources: recording},
 			want:   []batch.Range{{TopicPartition: tp(0), Start: 5, End: 9, Lost: 3}},
 		},
-		"the end was cut off": {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 4}), policy: Policy{RecordLoss: true}, err: batch.ErrDataLost},
+		"the end was cut off": {facts: facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 4}), policy: Policy{Sources: recording}, err: batch.ErrDataLost},
 		"minimum not reached": {
 			facts:  facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9}),
 			policy: Policy{Limits: Limits{RecordsMin: 5}},
@@ -84,11 +86,11 @@ func TestRemadeTopic(t *testing.T) {
 	if _, err := Next(f, Policy{}); !errors.Is(err, batch.ErrDataLost) {
 		t.Errorf("a topic made again: %v", err)
 	}
-	if _, err := Next(f, Policy{RecordLoss: true}); !errors.Is(err, batch.ErrDataLost) {
+	if _, err := Next(f, Policy{Sources: recording}); !errors.Is(err, batch.ErrDataLost) {
 		t.Errorf("a topic made again, as one listing has it: %v", err)
 	}
 	f.Confirmed = true
-	p, err := Next(f, Policy{RecordLoss: true})
+	p, err := Next(f, Policy{Sources: recording})
 	if err != nil || len(p.Ranges) != 2 || !p.Ranges[0].Closed || p.Ranges[1].TopicID != "new" || p.Ranges[1].Start != 0 || !p.Sinks[0].Due {
 		t.Errorf("%+v %v", p, err)
 	}
@@ -139,7 +141,7 @@ func TestCatchUpOfARemadeTopic(t *testing.T) {
 	other.TopicID = "new"
 	f := facts(batch.Offsets{old: 9}, batch.Available{TopicPartition: other, End: 2})
 	f.Sinks = []Sink{{Name: "a", Lags: true}}
-	if p, err := Next(f, Policy{RecordLoss: true}); !errors.Is(err, batch.ErrDataLost) {
+	if p, err := Next(f, Policy{Sources: recording}); !errors.Is(err, batch.ErrDataLost) {
 		t.Errorf("as one listing has it: %+v %v", p, err)
 	}
 }
@@ -167,9 +169,46 @@ func TestEmptyStampIsDue(t *testing.T) {
 		if c.none {
 			f.Sinks[0].Before = batch.Ref{}
 		}
-		p, err := Next(f, Policy{RecordLoss: true})
+		p, err := Next(f, Policy{Sources: recording})
 		if err != nil || p.Sinks[0].Due != c.want {
 			t.Errorf("%s: due %v, %v", name, p.Sinks[0].Due, err)
+		}
+	}
+}
+
+// TestLossBySource: what is lost of a source that does not record losses is an
+// error, though another source does.
+func TestLossBySource(t *testing.T) {
+	other := tp(0)
+	other.Source = "fails"
+	remade := other
+	remade.TopicID = "new"
+	for name, c := range map[string]struct {
+		listed []batch.Available
+		err    error
+		marked bool
+	}{
+		"of the one that records": {
+			listed: []batch.Available{{TopicPartition: tp(0), Start: 3, End: 9}, {TopicPartition: other, End: 9}}, marked: true,
+		},
+		"of the other": {
+			listed: []batch.Available{{TopicPartition: tp(0), End: 9}, {TopicPartition: other, Start: 3, End: 9}}, err: batch.ErrDataLost,
+		},
+		"of the other, which was made again": {
+			listed: []batch.Available{{TopicPartition: tp(0), End: 9}, {TopicPartition: remade, End: 9}}, err: batch.ErrDataLost,
+		},
+		"nothing": {listed: []batch.Available{{TopicPartition: tp(0), End: 9}, {TopicPartition: other, End: 9}}},
+	} {
+		f := facts(batch.Offsets{tp(0): 1, other: 1}, c.listed...)
+		f.Confirmed = true
+		sources := Sources{"s": {RecordLoss: true}, "fails": {}}
+		p, err := Next(f, Policy{Sources: sources})
+		if !errors.Is(err, c.err) || err == nil && p.Lossy() != c.marked {
+			t.Errorf("%s: %+v %v", name, p, err)
+		}
+		ranges := []batch.Range{{TopicPartition: tp(0), Start: 1, End: 5}, {TopicPartition: other, Start: 1, End: 5}}
+		if marked, err := GiveUp(ranges, c.listed, sources); !errors.Is(err, c.err) || marked != c.marked {
+			t.Errorf("%s, of a logged batch: %v %v %v", name, ranges, marked, err)
 		}
 	}
 }
