@@ -62,6 +62,12 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
+		if err := planner.Unread(p.Ranges, d.opts.Sources); err != nil && len(lacking) > 0 {
+			if p, err = d.reviseGap(ctx, p, lacking, err); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		ready, err := d.prepare(ctx, p, lacking)
 		if err == nil {
 			d.contacted["Kafka"] = true
@@ -166,11 +172,11 @@ func (d *Driver) giveUp(ctx context.Context, p, q *batch.Plan, cause error) erro
 			return err
 		}
 		q.Ranges = slices.Clone(p.Ranges)
-		marked, err := planner.GiveUp(q.Ranges, available, d.opts.Sources)
+		marked, err := planner.GiveUp(q.Ranges, available, d.gone(p.End(), available), d.opts.Sources)
 		switch {
 		case marked || err != nil:
 			return err
-		case planner.Cut(q.Ranges, available), d.rooms.Clock.Now().Sub(begun) > confirmAfter:
+		case planner.Cut(q.Ranges, available), d.rooms.Clock.Now().Sub(begun) > 2*confirmAfter:
 			return cause // a gap cannot stand for an end that was cut off, either
 		default:
 			return fmt.Errorf("%w: Kafka still lists what it says is lost: %w", batch.ErrUnavailable, cause)

@@ -114,6 +114,9 @@ type Driver struct {
 
 	lastOutcome []batch.Outcome
 
+	absent planner.Absences
+	unread map[batch.TopicPartition]bool // it was said that the spec does not read them
+
 	started time.Time     // when the newest batch began
 	waiting time.Time     // since when records wait for the minimums
 	checked time.Time     // when pipeline/ was last listed while idle
@@ -137,7 +140,7 @@ func New(rooms Rooms, opts Options, log *slog.Logger, watch Observer) *Driver {
 	if watch == nil {
 		watch = nobody{}
 	}
-	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}}
+	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}, absent: planner.Absences{}, unread: map[batch.TopicPartition]bool{}}
 	d.sweeps.writing = map[string]bool{}
 	for _, s := range rooms.Sinks {
 		d.sinks = append(d.sinks, &sink{Sink: s})

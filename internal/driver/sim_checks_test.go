@@ -218,7 +218,7 @@ func (w *world) covered(newest *snapshot, p *batch.Plan) bool {
 		all := !x.restores && x.stamp.Last >= p.Batch
 		for tp, end := range p.End() {
 			at, ok := x.stamp.End[tp]
-			all = all && (at >= end || !ok && tp.TopicID != w.topic()) // a topic that is gone may be closed by another revision
+			all = all && (at >= end || !ok && (tp.TopicID != w.topic() || w.deleted)) // a topic that is gone may be closed by another revision
 		}
 		if all {
 			return true

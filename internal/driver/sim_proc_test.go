@@ -124,7 +124,7 @@ func (p *proc) Batch(g driver.Progress) {
 	}
 }
 func (p *proc) Listed(_ time.Time, lag int64) { p.calm = lag == 0 }
-func (p *proc) Waiting(string)                {}
+func (p *proc) Waiting(reason string)         { p.calm = p.calm && reason == "" }
 func (p *proc) Standby(reason string)         { p.stands = reason != "" }
 
 // simCheckpoint is the real checkpoint, watched.
@@ -277,7 +277,7 @@ func (w *world) judge(p *proc) {
 				w.adopt[i] = t.head
 			}
 		}
-	case says("no longer retained"), says("was deleted and made again"):
+	case says("no longer retained"), says("was deleted"):
 		w.onLoss = true
 	case says("offset ") && says("of t/"): // a logged batch is lost
 		w.onLoss = true

@@ -66,7 +66,7 @@ func (s simSource) List(context.Context, []batch.Range) ([]batch.Available, erro
 		return w.listed, nil
 	case 2:
 		w.note("  a listing without a partition")
-		return w.available()[1:], nil
+		return w.available()[min(1, len(w.available())):], nil
 	}
 	now := w.available()
 	if w.listed == nil || w.now.Sub(w.listedAt) >= staleFor {
@@ -92,7 +92,7 @@ func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow
 		b := array.NewRecordBuilder(memory.DefaultAllocator, simSchema)
 		for o := r.First(); o < r.End; o++ {
 			part := s.p.w.part(r.TopicPartition)
-			if r.TopicID != s.p.w.topic() || o < part.start {
+			if r.TopicID != s.p.w.topic() || s.p.w.deleted || o < part.start {
 				return t, fmt.Errorf("offset %d of %s: %w", o, r.TopicPartition, batch.ErrDataLost)
 			}
 			if s.p.w.vanished {

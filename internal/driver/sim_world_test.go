@@ -216,6 +216,7 @@ type world struct {
 	cfg      simConfig
 	now      time.Time
 	topicID  int
+	deleted  bool                            // there is no topic now
 	parts    map[string]map[int32]*partition // by topic id
 	listed   []batch.Available               // an older listing, that a stale answer repeats
 	listedAt time.Time
@@ -299,6 +300,7 @@ func (w *world) note(format string, args ...any) {
 func (w *world) topic() string { return fmt.Sprintf("id%d", w.topicID) }
 
 func (w *world) makeTopic() {
+	w.deleted = false
 	w.topicID++
 	w.parts[w.topic()] = map[int32]*partition{}
 	for p := range int32(simPartitions) {
@@ -347,6 +349,9 @@ func (w *world) add(p int32, r record) {
 func (w *world) available() []batch.Available {
 	var all []batch.Available
 	for p := range int32(simPartitions) {
+		if w.deleted {
+			break
+		}
 		part := w.part(w.tp(p))
 		all = append(all, batch.Available{TopicPartition: w.tp(p), Start: part.start, End: int64(len(part.records)), Bytes: 1})
 	}

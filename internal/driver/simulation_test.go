@@ -41,7 +41,7 @@ func (w *world) event() {
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
-		b(c.joins && w.mayJoin(), 1)) {
+		b(c.joins && w.mayJoin(), 1), b(c.remake && w.topicID < 2 && !w.deleted, 1)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -94,6 +94,9 @@ func (w *world) event() {
 		w.removeTag(ti)
 	case 20:
 		w.join()
+	case 21:
+		w.deleted = true
+		w.note("kafka: the topic is deleted")
 	}
 }
 
@@ -168,6 +171,9 @@ func (w *world) settle() {
 		w.undo(i)
 	}
 	w.putTagsBack()
+	if w.deleted {
+		w.makeTopic()
+	}
 	if w.out[1] {
 		w.join()
 	}
@@ -287,7 +293,7 @@ func TestSimulationExhaustive(t *testing.T) {
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true},
 	} {
 		for i := range 60 {
-			for v := 1; v <= 20; v++ {
+			for v := 1; v <= 21; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
 			}
 			if t.Failed() {

@@ -157,11 +157,12 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 		if f.Available, err = d.available(ctx, last, f.Position, f.Starts); err != nil {
 			return err
 		}
-		f.Now = d.rooms.Clock.Now()
+		f.Now, f.Gone = d.rooms.Clock.Now(), d.gone(f.Position, f.Available)
 		p, err = planner.Next(f, d.policy(f))
 		return err
 	})
 	if err == nil {
+		d.noteUnread(f.Position)
 		d.notePlan(f, p)
 	}
 	return p, err
@@ -190,6 +191,25 @@ func since(last *batch.Plan, position batch.Offsets) (ranges []batch.Range) {
 		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: at, End: at, Epoch: -1})
 	}
 	return ranges
+}
+
+// gone takes note of a listing, and says which topics of the given partitions
+// were deleted.
+func (d *Driver) gone(known batch.Offsets, available []batch.Available) map[planner.Topic]bool {
+	now := d.rooms.Clock.Now()
+	d.absent.Note(known, available, now)
+	return d.absent.Gone(now, confirmAfter)
+}
+
+// noteUnread says once of which topics only the position is kept.
+func (d *Driver) noteUnread(position batch.Offsets) {
+	for tp, at := range position {
+		if !d.opts.Sources.Reads(tp) && !d.unread[tp] {
+			d.unread[tp] = true
+			d.log.Warn("the spec does not read this partition any more; its position is kept, and reading goes on there if it comes back under the same source and topic",
+				"source", tp.Source, "partition", tp.String(), "offset", at)
+		}
+	}
 }
 
 func (d *Driver) policy(f planner.Facts) planner.Policy {
@@ -251,6 +271,11 @@ func (d *Driver) notePlan(f planner.Facts, p *batch.Plan) {
 	if p != nil {
 		end = p.End()
 		d.waiting = time.Time{}
+		for _, r := range p.Ranges {
+			if r.Lost > 0 || r.Closed {
+				d.log.Warn("records are lost; the plan notes the gap", "batch", p.Batch, "source", r.Source, "range", r.String())
+			}
+		}
 	}
 	l := listed(f.Available, end)
 	if p != nil {

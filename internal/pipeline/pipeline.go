@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -358,9 +359,9 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		Source: src, Executor: p.exec, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
 		NewID: uuid.NewString, Alive: alive,
 	}
-	sources := planner.Sources{}
-	for name, s := range p.spec.Sources.By {
-		sources[name] = planner.Source{RecordLoss: s.Kafka.OnDataLoss == "record"}
+	sources, err := plannerSources(p.spec)
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range p.spec.Sinks.Names {
 		t, err := p.patiently(ctx, stop, name)
@@ -385,6 +386,22 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		opts.Trigger.Interval = time.Duration(*i)
 	}
 	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+}
+
+// plannerSources is what the spec says of its sources to the planner.
+func plannerSources(spec *config.Spec) (planner.Sources, error) {
+	all := planner.Sources{}
+	for name, s := range spec.Sources.By {
+		one := planner.Source{Topics: s.Kafka.Topics, RecordLoss: s.Kafka.OnDataLoss == "record"}
+		if s.Kafka.TopicPattern != "" {
+			var err error
+			if one.Pattern, err = regexp.Compile(s.Kafka.TopicPattern); err != nil {
+				return nil, fmt.Errorf("%w: source %s: topic_pattern: %w", batch.ErrInvalid, name, err)
+			}
+		}
+		all[name] = one
+	}
+	return all, nil
 }
 
 // startTimeout is how long a server may be away when a pipeline starts.

@@ -34,7 +34,11 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 	}
 	ranges := []batch.Range{}
 	for tp, end := range f.Position {
-		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: starts[tp], End: end, Epoch: -1})
+		r := batch.Range{TopicPartition: tp, Start: starts[tp], End: end, Epoch: -1}
+		if !p.Sources.Reads(tp) {
+			r.Lost = r.Len()
+		}
+		ranges = append(ranges, r)
 	}
 	batch.SortRanges(ranges)
 	plan := f.plan(ranges)
@@ -58,10 +62,18 @@ func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 			at, ok = a.Start, true
 		}
 		switch id := remade[anonymous(tp)]; {
+		case ok && at < end && !p.Sources.Reads(tp) && !p.Sources.record(tp):
+			return nil, unreadError(tp, at, end)
 		case ok:
 			from[tp] = min(at, end)
-		case id == "":
+		case !p.Sources.Reads(tp):
+			from[tp] = end
+		case id == "" && !f.Gone[topicOf(tp)]:
 			return nil, missing(tp)
+		case id == "" && !p.Sources.record(tp):
+			return nil, goneError(tp, 0)
+		case id == "":
+			from[tp] = end
 		case !p.Sources.record(tp) || !f.Confirmed:
 			return nil, remadeError(tp, id, 0)
 		default:

@@ -17,8 +17,8 @@ func Cut(ranges []batch.Range, available []batch.Available) bool {
 // GiveUp marks as lost what a listing says is no longer there, for a revision
 // of a plan: the ranges themselves never change. It says whether it marked
 // anything. batch.ErrDataLost: something is lost of a source that does not record
-// losses.
-func GiveUp(ranges []batch.Range, available []batch.Available, sources Sources) (marked bool, err error) {
+// losses; batch.ErrInvalid: or the spec does not read it any more.
+func GiveUp(ranges []batch.Range, available []batch.Available, gone map[Topic]bool, sources Sources) (marked bool, err error) {
 	listed, remade := listing(available)
 	for i := range ranges {
 		r := &ranges[i]
@@ -26,12 +26,18 @@ func GiveUp(ranges []batch.Range, available []batch.Available, sources Sources) 
 		a, ok := listed[r.TopicPartition]
 		id := remade[anonymous(r.TopicPartition)]
 		switch {
+		case !sources.Reads(r.TopicPartition):
+			r.Lost = r.Len()
+			err = unreadError(r.TopicPartition, was.First(), r.End)
 		case ok:
 			r.Lost = max(r.Lost, min(r.End, a.Start)-r.Start)
 			err = retentionError(r.TopicPartition, was.First(), a.Start)
 		case id != "":
 			r.Lost, r.Closed = r.Len(), true
 			err = remadeError(r.TopicPartition, id, was.First())
+		case gone[topicOf(r.TopicPartition)]:
+			r.Lost, r.Closed = r.Len(), true
+			err = goneError(r.TopicPartition, was.First())
 		}
 		if *r != was && !sources.record(r.TopicPartition) {
 			return false, err

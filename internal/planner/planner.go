@@ -29,12 +29,14 @@ type Facts struct {
 	// Confirmed says that an earlier listing, long enough ago, already said that
 	// records are gone: one listing can be stale.
 	Confirmed bool
-	Now       time.Time
-	Last      time.Time // the last plan's time, zero if there is none
-	Versions  map[string]string
-	Writer    batch.Writer
-	Outcome   []batch.Outcome
-	Sinks     []Sink // in the order of the spec
+	// Gone are topics that no listing had for long enough to believe it.
+	Gone     map[Topic]bool
+	Now      time.Time
+	Last     time.Time // the last plan's time, zero if there is none
+	Versions map[string]string
+	Writer   batch.Writer
+	Outcome  []batch.Outcome
+	Sinks    []Sink // in the order of the spec
 }
 
 // Sink is what is known of one sink's table.
@@ -58,28 +60,6 @@ type Policy struct {
 	Until batch.Offsets
 	// Full says that minimums have waited long enough.
 	Full bool
-}
-
-// Source is what the spec says of one source.
-type Source struct {
-	// RecordLoss is `on_data_loss: record`: lost offsets become gaps of the plan.
-	RecordLoss bool
-}
-
-// Sources are those of the spec, by name.
-type Sources map[string]Source
-
-// record says whether what is lost of a partition becomes a gap.
-func (s Sources) record(tp batch.TopicPartition) bool { return s[tp.Source].RecordLoss }
-
-// RecordLoss says whether any source's losses become gaps.
-func (s Sources) RecordLoss() bool {
-	for _, source := range s {
-		if source.RecordLoss {
-			return true
-		}
-	}
-	return false
 }
 
 // Next plans the next batch. It returns nil where there is nothing to do yet.
@@ -153,8 +133,13 @@ func reach(f Facts, p Policy) ([]batch.Range, error) {
 		a, ok := listed[tp]
 		delete(listed, tp)
 		switch id := remade[anonymous(tp)]; {
-		case !ok && id == "":
+		case !p.Sources.Reads(tp): // its position is kept
+		case !ok && id == "" && !f.Gone[topicOf(tp)]:
 			return nil, missing(tp)
+		case !ok && id == "" && !p.Sources.record(tp):
+			return nil, goneError(tp, at)
+		case !ok && id == "":
+			r.Closed = true
 		case !ok && (!p.Sources.record(tp) || !f.Confirmed):
 			return nil, remadeError(tp, id, at)
 		case !ok:

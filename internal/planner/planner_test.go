@@ -207,7 +207,7 @@ func TestLossBySource(t *testing.T) {
 			t.Errorf("%s: %+v %v", name, p, err)
 		}
 		ranges := []batch.Range{{TopicPartition: tp(0), Start: 1, End: 5}, {TopicPartition: other, Start: 1, End: 5}}
-		if marked, err := GiveUp(ranges, c.listed, sources); !errors.Is(err, c.err) || marked != c.marked {
+		if marked, err := GiveUp(ranges, c.listed, nil, sources); !errors.Is(err, c.err) || marked != c.marked {
 			t.Errorf("%s, of a logged batch: %v %v %v", name, ranges, marked, err)
 		}
 	}

@@ -30,7 +30,7 @@ func (f *fetcher) remade(ctx context.Context, s *share) error {
 	if topics[s.Topic].id == s.TopicID {
 		return fmt.Errorf("%w: brokers do not agree on the id of topic %s", batch.ErrUnavailable, s.Topic)
 	}
-	return fmt.Errorf("%w: topic %s was deleted and made again: offset %d of %s is gone", batch.ErrDataLost, s.Topic, s.next, s.TopicPartition)
+	return fmt.Errorf("%w: topic %s was deleted, and may have been made again: offset %d of %s is gone", batch.ErrDataLost, s.Topic, s.next, s.TopicPartition)
 }
 
 // judge says what an error of one partition means. A position out of range is

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,6 +38,11 @@ func (r *relation) list(ctx context.Context, since []batch.Range) (all []batch.A
 		all, err = r.listOnce(ctx, since)
 		return err
 	})
+	if errors.Is(err, errNoTopic) {
+		if err = r.doubt(ctx); err == nil {
+			all, err = r.listOnce(ctx, since)
+		}
+	}
 	return all, err
 }
 

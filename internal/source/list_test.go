@@ -114,12 +114,13 @@ func TestListKeepsWhatItKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.clock.Sleep(t.Context(), topicsEvery)
-	if _, err := s.List(t.Context(), nil); !errors.Is(err, batch.ErrUnavailable) || !strings.Contains(err.Error(), "topic clicks is missing") {
+	if now, err := s.List(t.Context(), nil); err != nil || len(now) != 0 { // the planner judges
 		t.Fatalf("a deleted topic: %v", err)
 	}
 	if err := c2.CreateTopic(topicName, 1, nil); err != nil {
 		t.Fatal(err)
 	}
+	s.clock.Sleep(t.Context(), topicsEvery)
 	if now := all(t, s); len(now) != 1 || now[0].TopicID == before[0].TopicID || now[0].TopicID == "" {
 		t.Fatalf("made again with one partition: %v", now)
 	}

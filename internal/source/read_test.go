@@ -266,7 +266,11 @@ func TestEmptyRanges(t *testing.T) {
 	if requests := s.Stats().Requests; requests != 1 { // the probe's
 		t.Fatalf("%d fetches for empty ranges", requests)
 	}
-	ranges[0].Source, ranges[0].Start = "orders", 0
+	ranges[0].Source, ranges[0].Start, ranges[0].Lost = "orders", 0, ranges[0].End
+	if tally := read(t, s, ranges, newReading()); tally.Offsets != ranges[0].End || tally.Lost != ranges[0].End {
+		t.Fatalf("nothing is left to read of a source that is not in the spec: %+v", tally)
+	}
+	ranges[0].Lost = 0
 	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrInvalid) {
 		t.Fatalf("a source that is not in the spec: %v", err)
 	}

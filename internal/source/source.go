@@ -144,7 +144,8 @@ type relation struct {
 
 	mu       sync.Mutex
 	view     *view
-	known    map[string]topic // every topic that a listing had
+	known    map[string]topic // every topic that the last listing had
+	doubted  map[string]bool  // topics that were there, and that a listing may lack
 	policies map[string]policy
 	sizes    map[batch.TopicPartition]size
 	probed   map[string]bool // topics, by id, whose sizes were asked for
@@ -204,7 +205,7 @@ func New(sources []Options, limits Limits, clock Clock, log *slog.Logger, onSkip
 func (s *Source) relation(o Options) (*relation, error) {
 	r := &relation{
 		Options: o, clock: s.clock, log: s.log.With("source", o.Name), stats: &s.stats,
-		known: map[string]topic{}, policies: map[string]policy{},
+		known: map[string]topic{}, doubted: map[string]bool{}, policies: map[string]policy{},
 		sizes: map[batch.TopicPartition]size{}, probed: map[string]bool{}, sound: map[batch.TopicPartition]verdict{},
 	}
 	if err := o.validate(); err != nil {

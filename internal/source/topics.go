@@ -76,13 +76,16 @@ func (r *relation) stale() {
 	r.view = nil
 }
 
+// errNoTopic says that a topic is missing that was there before.
+var errNoTopic = errors.New("if it was deleted, make it again or take it out of the spec")
+
 // complete makes sure that an answer has all that the last one had: the answer
 // of a broker that starts, or lags, is not the last word.
 func (r *relation) complete(topics map[string]topic) error {
 	for name, before := range r.known {
 		now, ok := topics[name]
 		if !ok {
-			return fmt.Errorf("%w: topic %s is missing from Kafka's answer; if it was deleted, make it again or take it out of the spec", batch.ErrUnavailable, name)
+			return fmt.Errorf("%w: topic %s is missing from Kafka's answer; %w", batch.ErrUnavailable, name, errNoTopic)
 		}
 		if now.id != before.id {
 			continue // made again: other partitions
@@ -91,6 +94,24 @@ func (r *relation) complete(topics map[string]topic) error {
 			if _, ok := now.leaders[number]; !ok {
 				return fmt.Errorf("%w: partition %s/%d is missing from Kafka's answer", batch.ErrUnavailable, name, number)
 			}
+		}
+	}
+	return nil
+}
+
+// doubt lets the next answer lack the topics that the last one lacked. Whether
+// they were deleted the caller judges, who knows since when they are missing.
+func (r *relation) doubt(ctx context.Context) error {
+	topics, err := r.ask(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.known {
+		if _, ok := topics[name]; !ok {
+			delete(r.known, name)
+			r.doubted[name] = true
 		}
 	}
 	return nil
@@ -164,7 +185,7 @@ func (r *relation) named(ctx context.Context, all []kmsg.MetadataResponseTopic) 
 	for _, name := range r.Topics {
 		_, now := topics[name]
 		_, before := r.known[name]
-		if !now && !before {
+		if !now && !before && !r.doubted[name] {
 			return nil, name, nil
 		}
 	}
@@ -179,7 +200,9 @@ func (r *relation) matching(all []kmsg.MetadataResponseTopic) (map[string]topic,
 			topics[*d.Topic] = newTopic(d)
 		}
 	}
-	if len(topics) == 0 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(topics) == 0 && len(r.known) == 0 && len(r.doubted) == 0 {
 		return nil, fmt.Errorf("%w: no topic matches topic_pattern %q; correct it, or wait until there is one", batch.ErrUnavailable, r.Pattern)
 	}
 	return topics, nil
