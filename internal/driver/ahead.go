@@ -7,35 +7,67 @@ import (
 	"github.com/frazil-io/frazil/internal/planner"
 )
 
+// ahead is the work on the batch behind the one that is committed.
+type ahead struct {
+	ready  *prepared // of the work, once it has ended
+	wait   func()    // nil: there is none
+	cancel context.CancelFunc
+	hurry  context.CancelFunc // it does not wait for the trigger any more
+}
+
+// join waits for the end of the work and returns what it came to, nil if nothing.
+func (a *ahead) join() *prepared {
+	if a.wait == nil {
+		return nil
+	}
+	a.hurry()
+	a.wait()
+	a.cancel()
+	return a.ready
+}
+
+// drop ends the work.
+func (a *ahead) drop() {
+	if a.wait != nil {
+		a.cancel()
+		a.wait()
+	}
+}
+
 // startAhead begins to prepare the batch behind p while p is committed, as soon as
 // the trigger is due. It works on the prediction that each commit of p
 // lands as sent; keepAhead drops the work where one did not. Nothing is logged:
 // the log never runs ahead of the commit. Errors are dropped with the work; the
-// ordinary path will meet them again.
-func (d *Driver) startAhead(ctx, stop context.Context, p *batch.Plan, ready *prepared) (ahead **prepared, join func()) {
-	ahead = new(*prepared)
-	if stop.Err() != nil || d.anyLags(p) {
-		return ahead, func() {}
+// ordinary path will meet them again. It ends when the end is asked for: what it
+// makes would be thrown away.
+//
+// The work has all that it needs from here: beside it the driver goes on.
+func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared) *ahead {
+	stop := stopOf(ctx)
+	if stop.Err() != nil || d.anyLags(p) || d.opts.Trigger.AvailableNow && d.until == nil {
+		return &ahead{}
 	}
 	sinks, predicted := d.predict(p, ready)
 	if sinks == nil {
-		return ahead, func() {}
+		return &ahead{}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	abandon := context.AfterFunc(stop, cancel) // no batch begins after that
-	committing, committed := context.WithCancel(ctx)
-	wait := d.rooms.Tasks.Go(func() {
-		if pause := d.due(); pause > 0 && d.rooms.Clock.Sleep(committing, pause) != nil {
+	within, cancel := context.WithCancel(stop)
+	committing, hurry := context.WithCancel(within)
+	a := &ahead{cancel: cancel, hurry: hurry}
+	f := planner.Facts{
+		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.End(), Last: p.Time, Writer: d.opts.Writer, Sinks: sinks,
+	}
+	policy := planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.opts.Trigger.AvailableNow}
+	tags, pause := d.tags(), d.due()
+	a.wait = d.rooms.Tasks.Go(func() {
+		if pause > 0 && d.rooms.Clock.Sleep(committing, pause) != nil {
 			return // the commit was faster than the trigger
 		}
-		*ahead = d.runAhead(ctx, p, sinks, predicted)
+		if a.ready = d.runAhead(within, p, f, policy, tags); a.ready != nil {
+			a.ready.predicted = predicted
+		}
 	})
-	return ahead, func() {
-		committed()
-		wait()
-		abandon()
-		cancel()
-	}
+	return a
 }
 
 // anyLags says whether the next plan is not an ordinary one.
@@ -68,35 +100,30 @@ func (d *Driver) predict(p *batch.Plan, ready *prepared) ([]planner.Sink, map[st
 	return facts, predicted
 }
 
-func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, sinks []planner.Sink, predicted map[string]string) *prepared {
-	available, err := d.available(ctx, p, p.End(), nil)
-	if err != nil {
+func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, policy planner.Policy, tags map[string]string) *prepared {
+	var err error
+	if f.Available, err = d.available(ctx, p, f.Position, nil); err != nil {
 		return nil
 	}
-	versions, err := d.rooms.Executor.Pin(ctx)
-	if err != nil {
+	if f.Versions, err = d.rooms.Executor.Pin(ctx); err != nil {
 		return nil
 	}
-	f := planner.Facts{
-		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.End(), Last: p.Time, Available: available,
-		Now: d.rooms.Clock.Now(), Versions: versions, Writer: d.opts.Writer, Sinks: sinks,
-	}
-	next, err := planner.Next(f, d.policy(f))
+	f.Now = d.rooms.Clock.Now()
+	next, err := planner.Next(f, policy)
 	if err != nil || next == nil {
 		return nil
 	}
-	ready, err := d.prepare(ctx, next, d.sinks)
+	ready, err := d.prepare(ctx, next, d.sinks, tags)
 	if err != nil {
 		return nil
 	}
-	l := listed(available, next.End())
-	ready.predicted, ready.listing = predicted, &l
+	l := listed(f.Available, next.End())
+	ready.listing = &l
 	return ready
 }
 
 // keepAhead returns the work that ran ahead if every prediction came true.
-func (d *Driver) keepAhead(ctx context.Context, ahead **prepared, outcome []*outcome) *prepared {
-	ready := *ahead
+func (d *Driver) keepAhead(ctx context.Context, ready *prepared, outcome []*outcome) *prepared {
 	if ready == nil {
 		return nil
 	}
@@ -108,5 +135,6 @@ func (d *Driver) keepAhead(ctx context.Context, ahead **prepared, outcome []*out
 		}
 	}
 	ready.plan.Outcome = outcomes(outcome)
+	d.watch.Listed(ready.plan.Time, ready.listing.lag)
 	return ready
 }

@@ -16,7 +16,7 @@ import (
 // prepared for it while the batch before was committed, nil if nothing was. It
 // returns what it prepared for the batch behind it in the same way, nil if
 // nothing.
-func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
+func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
 	watch := progress{d: d, begun: d.rooms.Clock.Now()}
 	d.started = watch.begun
 	if ready == nil {
@@ -27,30 +27,29 @@ func (d *Driver) batch(ctx, stop context.Context, p *batch.Plan, ready *prepared
 	}
 	watch.prepared = d.rooms.Clock.Now()
 	ready.stamp(d, p)
-	ahead, join := d.startAhead(ctx, stop, p, ready)
-	outcome, err := d.commit(ctx, p, ready, &watch)
-	if err == nil {
-		watch.done(p, ready, outcome) // now, not when the work that runs ahead ends
-	}
-	join()
+	ahead := d.startAhead(ctx, p, ready)
+	outcome, err := d.commit(toTheEnd(ctx), p, ready, &watch)
 	if err != nil {
+		ahead.drop()
 		if watch.tries == 0 && len(ready.sinks) > 0 { // overtaken before it was sent
 			d.discard(ctx, ready.attempt, d.sinks)
 		}
 		return nil, err
 	}
-	if err := d.settle(ctx, p, outcome); err != nil {
+	// Nothing of a finished batch waits for the work that runs ahead.
+	watch.done(p, ready, outcome)
+	if err := d.settle(toTheEnd(ctx), p, outcome); err != nil {
+		ahead.drop()
 		return nil, err
 	}
 	d.record(ctx, p, ready, outcome)
-	return d.keepAhead(ctx, ahead, outcome), nil
+	return d.keepAhead(ctx, ahead.join(), outcome), nil
 }
 
 // ready prepares p for the sinks whose table lacks it, after a revision where
 // one is needed.
 func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
-	pause := newBackoff()
-	waiting := false
+	kafka := d.patient("Kafka")
 	for {
 		lacking, err := d.lacking(ctx, p)
 		if err != nil {
@@ -68,24 +67,19 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
-		ready, err := d.prepare(ctx, p, lacking)
+		ready, err := d.prepare(ctx, p, lacking, d.tags())
 		if err == nil {
-			d.contacted["Kafka"] = true
-			if waiting {
-				d.watch.Waiting("")
-			}
+			kafka.over()
 			return p, ready, nil
 		}
 		if errors.Is(err, batch.ErrUnavailable) {
 			// Look again before the next try: meanwhile the batch may be done, or
 			// this driver overtaken.
-			if away := d.rooms.Clock.Now().Sub(d.started); !d.contacted["Kafka"] && away >= d.opts.StartTimeout {
-				return nil, nil, fmt.Errorf("the batch could not be read for %s: %w", away.Round(time.Second), err)
+			if d.arrived.Load() {
+				d.contacted[kafka.server] = true
 			}
-			waiting = true
-			d.watch.Waiting(err.Error())
 			d.log.Warn("the batch is executed again", "batch", p.Batch, "error", err)
-			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+			if err := kafka.wait(ctx, err); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -152,7 +146,7 @@ func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, 
 		return nil, err
 	}
 	if !maps.Equal(p.End(), q.End()) {
-		if err := d.rooms.Clock.Sleep(ctx, confirmAfter); err != nil {
+		if err := d.rest(ctx, confirmAfter); err != nil {
 			return nil, err
 		}
 		if err := d.giveUp(ctx, p, q, cause); err != nil {

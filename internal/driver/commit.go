@@ -12,7 +12,7 @@ import (
 type outcome struct {
 	sink     *sink
 	landed   *batch.Stamp // nil: nothing was committed
-	snapshot int64        // 0 if nothing was, or if it was found there
+	snapshot int64        // 0 if nothing was
 	counts   batch.Counts // of this batch, where nothing was committed
 }
 
@@ -40,7 +40,8 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 	if res != nil && res.stamp == nil {
 		return &outcome{sink: s, counts: res.counts}, nil
 	}
-	pause := newBackoff()
+	catalog := d.patient("the catalog")
+	defer catalog.settled()
 	sent := 0
 	defer func() { watch.retries += max(0, sent-1) }()
 	var failed error
@@ -50,7 +51,7 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 			return nil, errors.Join(err, failed)
 		}
 		if landed != nil {
-			return &outcome{sink: s, landed: landed}, nil
+			return &outcome{sink: s, landed: landed, snapshot: view.Tagged()}, nil
 		}
 		if res == nil {
 			return nil, fmt.Errorf("%w: the stamp of this batch was in the table and is gone: its tag was moved back", batch.ErrDataLost)
@@ -60,8 +61,7 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 		}
 		if failed != nil {
 			d.log.Warn("the commit is tried again with the same files", "sink", s.Name, "batch", p.Batch, "error", failed)
-			d.watch.Waiting(fmt.Sprintf("commit of sink %s: %v", s.Name, failed))
-			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+			if err := catalog.wait(ctx, fmt.Errorf("commit of sink %s: %w", s.Name, failed)); err != nil {
 				return nil, err
 			}
 			failed = nil
@@ -73,9 +73,6 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 		snapshot, err := view.Commit(ctx, res.stamp, res.files)
 		if err == nil {
 			d.log.Debug("commit applied", "sink", s.Name, "batch", p.Batch, "snapshot", snapshot)
-			if watch.tries > 1 {
-				d.watch.Waiting("")
-			}
 			return &outcome{sink: s, landed: res.stamp, snapshot: snapshot}, nil
 		}
 		failed = err

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -108,6 +109,7 @@ type Driver struct {
 	sinks []*sink     // in the order of the spec
 
 	contacted map[string]bool // servers that answered at least once
+	arrived   atomic.Bool     // Kafka has sent rows
 	sweeps    sweeper
 	behind    []*task  // writes the records of batches that are done
 	planned   *listing // of the newest plan; nil when it is told, or was found
@@ -161,12 +163,14 @@ var errDone = errors.New("done")
 func (d *Driver) Run(ctx, stop context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(stop, func() {
+	ctx, release := withStop(ctx, stop)
+	defer release()
+	defer d.rooms.Tasks.After(stop, func() {
 		if d.rooms.Clock.Sleep(ctx, d.opts.Grace) == nil {
 			cancel(fmt.Errorf("stopped: the batch did not finish within the grace of %s: %w", d.opts.Grace, context.Canceled))
 		}
 	})()
-	err := d.run(ctx, stop)
+	err := d.run(ctx)
 	for _, t := range d.behind {
 		t.wait()
 	}
@@ -182,15 +186,15 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 // run takes over from another driver as often as needed with Options.Takeover:
 // one that is busy may be quicker to log the next batch. Once this driver has
 // logged a plan, whoever fences it has taken over in turn.
-func (d *Driver) run(ctx, stop context.Context) error {
+func (d *Driver) run(ctx context.Context) error {
 	pause := newBackoff()
 	for {
-		err := d.drive(ctx, stop)
-		if !d.opts.Takeover || !errors.Is(err, batch.ErrFenced) || d.owns() || stop.Err() != nil {
+		err := d.drive(ctx)
+		if !d.opts.Takeover || !errors.Is(err, batch.ErrFenced) || d.owns() {
 			return err
 		}
 		d.log.Info("the other driver was quicker; taking over again", "error", err)
-		if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+		if err := d.rest(ctx, pause.NextBackOff()); err != nil {
 			return err
 		}
 		d.last, d.lastOutcome = nil, nil
@@ -201,24 +205,24 @@ func (d *Driver) run(ctx, stop context.Context) error {
 func (d *Driver) owns() bool { return d.last != nil && d.last.Writer.ID == d.opts.Writer.ID }
 
 // drive opens the pipeline and carries it from batch to batch.
-func (d *Driver) drive(ctx, stop context.Context) error {
-	plan, err := d.open(ctx, stop)
+func (d *Driver) drive(ctx context.Context) error {
+	plan, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
 	var ready *prepared
 	for {
 		if plan == nil {
-			if plan, err = d.next(ctx, stop); err != nil {
+			if plan, err = d.next(ctx); err != nil {
 				return err
 			}
 		}
-		ahead, err := d.batch(ctx, stop, plan, ready)
+		ahead, err := d.batch(ctx, plan, ready)
 		if err != nil {
 			return fmt.Errorf("batch %d: %w", plan.Batch, err)
 		}
 		plan, ready = nil, nil
-		if ahead != nil && stop.Err() == nil {
+		if ahead != nil && stopOf(ctx).Err() == nil {
 			if err := d.append(ctx, ahead.plan); err != nil {
 				return err
 			}

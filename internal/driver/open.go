@@ -12,11 +12,11 @@ import (
 // open finds the pipeline's incarnation or makes one, anchors it, waits for
 // another owner to be gone, and returns the newest log entry, whose outcome is
 // not known; nil where nothing was logged yet.
-func (d *Driver) open(ctx, stop context.Context) (*batch.Plan, error) {
+func (d *Driver) open(ctx context.Context) (*batch.Plan, error) {
 	if err := d.identify(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.standby(ctx, stop); err != nil {
+	if err := d.standby(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.anchorAll(ctx); err != nil {
@@ -34,10 +34,15 @@ func (d *Driver) open(ctx, stop context.Context) (*batch.Plan, error) {
 	return nil, d.adoptTags(ctx)
 }
 
+// recordsServer names the checkpoint where it does not take a pipeline's first
+// record: it may well answer everything else.
+const recordsServer = "the checkpoint, to write the pipeline's record,"
+
 // identify decides which incarnation this driver works for. It reads the tags
 // first and pipeline/ second: a record is created before its first anchor, so a
 // stamp that the later listing does not explain is of a record that was lost.
 func (d *Driver) identify(ctx context.Context) error {
+	records := d.patient(recordsServer)
 	for {
 		stamped, err := d.newestStamp(ctx)
 		if err != nil {
@@ -52,6 +57,7 @@ func (d *Driver) identify(ctx context.Context) error {
 			d.inc = all[len(all)-1]
 			usable, err := d.explains(ctx, stamped)
 			if usable || err != nil {
+				records.settled()
 				return err
 			}
 			next.Number = d.inc.Number + 1 // made by someone who had not seen the tags
@@ -62,8 +68,14 @@ func (d *Driver) identify(ctx context.Context) error {
 				"pipeline", d.opts.Name, "uuid", stamped.UUID, "incarnation", next.Number, "stamp", stamped.String())
 		}
 		// Whatever the answer, the next round looks whose record is there.
-		if err := d.rooms.Checkpoint.CreateIncarnation(ctx, next); fatal(err) {
+		err = d.rooms.Checkpoint.CreateIncarnation(ctx, next)
+		if fatal(err) {
 			return fmt.Errorf("create the pipeline's record: %w", err)
+		}
+		if err != nil {
+			if err := records.wait(ctx, err); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -210,7 +222,7 @@ func (d *Driver) basis(s *sink, view View) (*batch.Stamp, error) {
 }
 
 func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error {
-	pause := newBackoff()
+	catalog := d.patient("the catalog")
 	for {
 		view, err := d.load(ctx, s)
 		if err != nil {
@@ -218,6 +230,7 @@ func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error
 		}
 		st := view.Stamp()
 		if st != nil && st.Of(d.inc, d.opts.Stream) {
+			catalog.over()
 			return nil
 		}
 		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
@@ -234,7 +247,7 @@ func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error
 			return err
 		}
 		if err != nil { // whatever the answer, look again
-			if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+			if err := catalog.wait(ctx, err); err != nil {
 				return err
 			}
 		}
@@ -265,7 +278,7 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, kno
 	a := &batch.Stamp{
 		UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
 		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
-		Time: d.rooms.Clock.Now(), Previous: before.Hash(),
+		Time: d.rooms.Clock.Now().Round(0), Previous: before.Hash(),
 	}
 	if from != nil {
 		a.First, a.Last, a.Start, a.End = from.Last+1, from.Last, from.End, from.End

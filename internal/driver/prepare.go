@@ -35,8 +35,9 @@ type result struct {
 }
 
 // prepare reads the plan's ranges, runs the SQL of the given sinks and writes
-// their files, all under a new attempt.
-func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink) (*prepared, error) {
+// their files, all under a new attempt. tags are the stamps that the tables carry
+// now, or carried when this began.
+func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags map[string]string) (*prepared, error) {
 	begun := d.rooms.Clock.Now()
 	r := &prepared{plan: p, attempt: d.rooms.NewID(), sinks: map[string]*result{}}
 	if len(sinks) == 0 {
@@ -44,7 +45,7 @@ func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink) (*pr
 	}
 	d.writes(r.attempt, true)
 	defer d.writes(r.attempt, false)
-	if err := d.register(ctx, p, r, sinks); err != nil {
+	if err := d.register(ctx, p, r, sinks, tags); err != nil {
 		d.orphaned()
 		return nil, err
 	}
@@ -75,15 +76,24 @@ func (d *Driver) executeAll(ctx context.Context, p *batch.Plan, r *prepared, sin
 	return nil
 }
 
+// tags are the stamps that the sinks' tables carry, as far as the driver knows.
+func (d *Driver) tags() map[string]string {
+	tags := map[string]string{}
+	for _, s := range d.sinks {
+		tags[s.Name] = s.before.Hash
+	}
+	return tags
+}
+
 // register notes the attempt before its first file, so that any later process
 // can sweep it.
-func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) error {
+func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink, tags map[string]string) error {
 	waits := map[string][]string{}
 	for _, s := range sinks {
 		before := p.Sink(s.Name).Before.Hash
 		waits[s.Name] = []string{before}
-		if s.before.Hash != before { // it runs ahead of the batch that will put that stamp there
-			waits[s.Name] = []string{s.before.Hash, before}
+		if tag := tags[s.Name]; tag != before { // it runs ahead of the batch that will put that stamp there
+			waits[s.Name] = []string{tag, before}
 		}
 	}
 	err := d.rooms.Checkpoint.Register(ctx, batch.Attempt{Name: r.attempt, Batch: p.Batch, Waits: waits, Writer: d.opts.Writer, Time: d.rooms.Clock.Now()})
@@ -117,7 +127,10 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 	var tally batch.Tally
 	results, err := d.rooms.Executor.Execute(ctx, job,
 		func(emit func(arrow.RecordBatch) error) (err error) {
-			tally, err = d.rooms.Source.Read(ctx, job.Ranges, emit)
+			tally, err = d.rooms.Source.Read(ctx, job.Ranges, func(rows arrow.RecordBatch) error {
+				d.arrived.Store(true)
+				return emit(rows)
+			})
 			return err
 		},
 		func(sink string, rows arrow.RecordBatch) error { return writers[sink].Write(rows) })

@@ -26,37 +26,114 @@ func newBackoff() *backoff.ExponentialBackOff {
 	return b
 }
 
-// retry repeats step while it is unavailable. A server that has never answered
-// gets Options.StartTimeout; one that has may be away for ever, and the
+// A Run has two ends: the one that is asked for, after which nothing begins and
+// nobody waits any more, and that of its context, which cuts everything off. The
+// first travels within the second.
+type stopKey struct{}
+
+// withStop returns ctx with its stop, which ends when ctx does, too.
+func withStop(ctx, stop context.Context) (context.Context, context.CancelFunc) {
+	stop, cancel := context.WithCancel(stop)
+	unhook := context.AfterFunc(ctx, cancel)
+	return context.WithValue(ctx, stopKey{}, stop), func() { unhook(); cancel() }
+}
+
+// stopOf returns the context of whoever merely waits; ctx itself where there is
+// no other end.
+func stopOf(ctx context.Context) context.Context {
+	if stop, ok := ctx.Value(stopKey{}).(context.Context); ok {
+		return stop
+	}
+	return ctx
+}
+
+// toTheEnd returns ctx without its stop, for a batch whose files are there: it has
+// Options.Grace to be committed.
+func toTheEnd(ctx context.Context) context.Context {
+	return context.WithValue(ctx, stopKey{}, ctx)
+}
+
+// rest sleeps, unless the end is asked for.
+func (d *Driver) rest(ctx context.Context, pause time.Duration) error {
+	if d.rooms.Clock.Sleep(stopOf(ctx), pause) == nil {
+		return nil
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return errDone
+}
+
+// patience is the wait for a server that does not answer. One that has never
+// answered gets Options.StartTimeout; one that has may be away for ever, and the
 // observer says why nothing moves.
+type patience struct {
+	d      *Driver
+	server string
+	pause  *backoff.ExponentialBackOff
+	since  time.Time // the first failure; zero: none yet
+	last   bool      // the end was asked for: one more try
+}
+
+func (d *Driver) patient(server string) *patience {
+	return &patience{d: d, server: server, pause: newBackoff()}
+}
+
+// wait returns nil when the step, which failed with this error, is to be tried
+// again. When the end is asked for, that is at once, and once.
+func (w *patience) wait(ctx context.Context, cause error) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if w.last {
+		return fmt.Errorf("%w: %s did not answer: %w", errDone, w.server, cause)
+	}
+	d := w.d
+	now := d.rooms.Clock.Now()
+	if w.since.IsZero() {
+		w.since = now
+		d.log.Warn("waiting for a server", "server", w.server, "error", cause)
+	}
+	if away := now.Sub(w.since); !d.contacted[w.server] && away >= d.opts.StartTimeout {
+		return fmt.Errorf("%s did not answer for %s; is it running, and is its address right? %w", w.server, away.Round(time.Second), cause)
+	}
+	d.watch.Waiting(fmt.Sprintf("%s: %v", w.server, cause))
+	err := d.rest(ctx, w.pause.NextBackOff())
+	w.last = errors.Is(err, errDone)
+	if w.last {
+		return nil
+	}
+	return err
+}
+
+// over says that the server has answered.
+func (w *patience) over() {
+	w.d.contacted[w.server] = true
+	w.settled()
+}
+
+// settled says that there is nothing to wait for any more.
+func (w *patience) settled() {
+	if !w.since.IsZero() {
+		w.d.watch.Waiting("")
+		w.since = time.Time{}
+	}
+}
+
+// retry repeats step while it is unavailable.
 func (d *Driver) retry(ctx context.Context, server string, step func() error) error {
-	pause := newBackoff()
-	begun := d.rooms.Clock.Now()
-	waiting := false
+	w := d.patient(server)
 	for {
 		err := step()
 		if err == nil {
-			d.contacted[server] = true
+			w.over()
+			return nil
 		}
 		if !errors.Is(err, batch.ErrUnavailable) {
-			if waiting {
-				d.watch.Waiting("")
-			}
+			w.settled()
 			return err
 		}
-		if context.Cause(ctx) != nil {
-			return context.Cause(ctx)
-		}
-		away := d.rooms.Clock.Now().Sub(begun)
-		if !d.contacted[server] && away >= d.opts.StartTimeout {
-			return fmt.Errorf("%s did not answer for %s; is it running, and is its address right? %w", server, away.Round(time.Second), err)
-		}
-		if !waiting {
-			d.log.Warn("waiting for a server", "server", server, "error", err)
-		}
-		waiting = true
-		d.watch.Waiting(fmt.Sprintf("%s: %v", server, err))
-		if err := d.rooms.Clock.Sleep(ctx, pause.NextBackOff()); err != nil {
+		if err := w.wait(ctx, err); err != nil {
 			return err
 		}
 	}

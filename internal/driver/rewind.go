@@ -91,6 +91,7 @@ func (d *Driver) Recover(ctx context.Context, from string) error {
 // become records an incarnation and makes sure that the record is this one.
 func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 	d.inc = next
+	records := d.patient(recordsServer)
 	for {
 		created := d.rooms.Checkpoint.CreateIncarnation(ctx, next)
 		if fatal(created) {
@@ -102,6 +103,7 @@ func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 		}
 		for _, i := range all {
 			if i.Same(next) {
+				records.over()
 				return nil
 			}
 			if i.Number >= next.Number {
@@ -111,7 +113,7 @@ func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 		if created == nil {
 			return fmt.Errorf("%w: the checkpoint lost the record that it acknowledged", batch.ErrDataLost)
 		}
-		if err := d.rooms.Clock.Sleep(ctx, backoffFirst); err != nil {
+		if err := records.wait(ctx, created); err != nil {
 			return err
 		}
 	}

@@ -93,6 +93,8 @@ type Files interface {
 type View interface {
 	// Stamp is what the tagged snapshot carries; nil without a tag.
 	Stamp() *batch.Stamp
+	// Tagged is that snapshot, 0 without a tag.
+	Tagged() int64
 	Ancestry() batch.Ancestry
 	// Head is the snapshot at the head of the branch, 0 if there is none.
 	Head() int64

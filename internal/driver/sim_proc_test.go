@@ -40,11 +40,16 @@ type proc struct {
 	poisoned int
 	plan     *batch.Plan // the newest it logged or found
 	inc      batch.Incarnation
-	sawBack  bool // a table that was rolled back
-	sawStamp bool // in a table
-	calm     bool // Kafka had nothing new
-	reading  int  // reads of Kafka under way
-	rests    int  // calm sleeps since faults stopped
+	sawBack  bool   // a table that was rolled back
+	sawStamp bool   // in a table
+	calm     bool   // Kafka had nothing new
+	waiting  string // for a server
+	outcome  []batch.Outcome
+	stop     context.CancelFunc
+	stopped  bool
+	hooks    []func()
+	reading  int // reads of Kafka under way
+	rests    int // calm sleeps since faults stopped
 }
 
 type coroutine struct {
@@ -103,11 +108,34 @@ func (p *proc) Go(f func()) (wait func()) {
 	}
 }
 
+// After runs f as a coroutine when ctx has ended: driver.Tasks.
+func (p *proc) After(ctx context.Context, f func()) (cancel func() bool) {
+	i := len(p.hooks)
+	p.hooks = append(p.hooks, f)
+	return func() bool { p.hooks[i] = func() {}; return true }
+}
+
+// terminate asks the driver to end.
+func (p *proc) terminate() {
+	if !p.alive || p.stopped {
+		return
+	}
+	p.w.note("process %d is asked to end", p.id)
+	p.stopped = true
+	p.stop()
+	for _, f := range p.hooks {
+		p.Go(f)
+	}
+}
+
 // Now and Sleep are driver.Clock.
 func (p *proc) Now() time.Time { return p.w.now }
 
 func (p *proc) Sleep(ctx context.Context, d time.Duration) error {
 	p.io("sleep %s", d)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	p.w.now = p.w.now.Add(d)
 	if p.calm {
 		p.rests++
@@ -119,13 +147,17 @@ func (p *proc) Sleep(ctx context.Context, d time.Duration) error {
 
 func (p *proc) Batch(g driver.Progress) {
 	p.w.toldAhead = p.w.toldAhead || p.reading > 0
+	p.outcome = g.Outcome
 	if p.plan != nil && p.plan.Batch == g.Batch {
 		p.w.checkKnown(p, p.plan)
 	}
 }
 func (p *proc) Listed(_ time.Time, lag int64) { p.calm = lag == 0 }
-func (p *proc) Waiting(reason string)         { p.calm = p.calm && reason == "" }
-func (p *proc) Standby(reason string)         { p.stands = reason != "" }
+func (p *proc) Waiting(reason string) {
+	p.waiting = reason
+	p.calm = p.calm && reason == ""
+}
+func (p *proc) Standby(reason string) { p.stands = reason != "" }
 
 // simCheckpoint is the real checkpoint, watched.
 type simCheckpoint struct {
@@ -134,6 +166,9 @@ type simCheckpoint struct {
 }
 
 func (c simCheckpoint) Append(ctx context.Context, plan *batch.Plan) error {
+	if c.p.stopped && c.p.w.plans[plan.Hash()] == nil && plan.Revision == 0 {
+		c.p.w.fail("begins at the end", "process %d plans batch %d though it was asked to end", c.p.id, plan.Batch)
+	}
 	c.p.w.plans[plan.Hash()] = plan
 	err := c.Checkpoint.Append(ctx, plan)
 	if err == nil {
@@ -170,12 +205,14 @@ func (p *proc) start() {
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms, opts := p.rooms()
 	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
+	var stop context.Context
+	stop, p.stop = context.WithCancel(context.Background())
 	p.main = p.spawn(func() {
 		if p.command != nil {
 			p.err = p.command(context.Background(), d)
 			return
 		}
-		p.err = d.Run(context.Background(), context.Background())
+		p.err = d.Run(context.Background(), stop)
 	})
 }
 
@@ -235,7 +272,11 @@ func (p *proc) ready() []*coroutine {
 // step runs one of the process's coroutines up to its next call.
 func (p *proc) step() {
 	run := p.ready()
-	c := run[p.w.any(len(run))]
+	p.run(run[p.w.any(len(run))])
+}
+
+// run runs one coroutine up to its next call.
+func (p *proc) run(c *coroutine) {
 	p.current = c
 	c.next()
 	if !c.done {

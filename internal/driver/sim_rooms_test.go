@@ -81,12 +81,15 @@ var simSchema = arrow.NewSchema([]arrow.Field{
 	{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
 }, nil)
 
-func (s simSource) Read(_ context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
+func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var t batch.Tally
 	s.p.reading++
 	defer func() { s.p.reading-- }()
 	for i, r := range ranges {
 		s.p.io("read %s", r)
+		if err := context.Cause(ctx); err != nil {
+			return t, err
+		}
 		t.Offsets += r.Len()
 		t.Lost += r.Lost
 		b := array.NewRecordBuilder(memory.DefaultAllocator, simSchema)
@@ -424,6 +427,7 @@ func (v *simView) Snapshot(id int64) (*batch.Stamp, bool) {
 }
 
 func (v *simView) Stamp() *batch.Stamp       { return v.stamp }
+func (v *simView) Tagged() int64             { return v.tag }
 func (v *simView) Ancestry() batch.Ancestry  { return v.ancestry }
 func (v *simView) Head() int64               { return v.head }
 func (v *simView) History() []driver.Stamped { return v.history }

@@ -629,6 +629,11 @@ type simStore struct{ p *proc }
 func (s simStore) Create(_ context.Context, key string, data []byte) error {
 	s.p.io("create %s", key)
 	w := s.p.w
+	for prefix := range w.failing {
+		if strings.HasPrefix("create "+key, prefix) && s.p.flaky(prefix) != nil {
+			return fmt.Errorf("create %s: %w", key, batch.ErrUnavailable)
+		}
+	}
 	created, known := w.put(key, slices.Clone(data))
 	switch {
 	case !known:

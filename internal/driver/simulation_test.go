@@ -41,7 +41,7 @@ func (w *world) event() {
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
-		b(c.joins && w.mayJoin(), 1), b(c.remake && w.topicID < 2 && !w.deleted, 1)) {
+		b(c.joins && w.mayJoin(), 1), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -97,6 +97,8 @@ func (w *world) event() {
 	case 21:
 		w.deleted = true
 		w.note("kafka: the topic is deleted")
+	case 22:
+		w.procs[w.cur].terminate()
 	}
 }
 
@@ -193,6 +195,10 @@ func (w *world) settle() {
 		}
 		p := w.procs[i%len(w.procs)]
 		idle[p.pipe] = idle[p.pipe] || p.rests > 30 && p.alive && p.command == nil && w.isNewest(p.inc)
+		if idle[p.pipe] && p.calm && p.rests > 30 && p.alive && p.waiting != "" {
+			w.fail("not ready", "process %d is idle, but waits for %s", p.id, p.waiting)
+			return
+		}
 		if !slices.Contains(idle, false) {
 			for pipe := range idle {
 				w.checkEnd(pipe)
@@ -293,7 +299,7 @@ func TestSimulationExhaustive(t *testing.T) {
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true},
 	} {
 		for i := range 60 {
-			for v := 1; v <= 21; v++ {
+			for v := 1; v <= 22; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
 			}
 			if t.Failed() {

@@ -15,7 +15,7 @@ const leaseMin = 5 * time.Second
 // standby waits while another driver seems to own the pipeline, so that two
 // replicas do not fence each other in turn. Correctness never depends on it: a
 // driver that goes on too early, or too late, is fenced at the log.
-func (d *Driver) standby(ctx, stop context.Context) error {
+func (d *Driver) standby(ctx context.Context) error {
 	if d.opts.Takeover {
 		return nil
 	}
@@ -48,8 +48,8 @@ func (d *Driver) standby(ctx, stop context.Context) error {
 		}
 		waiting = true
 		d.watch.Standby(fmt.Sprintf("process %d on %s owns the pipeline", p.Writer.PID, p.Writer.Host))
-		if err := d.rooms.Clock.Sleep(stop, min(time.Second, lease/5)); err != nil {
-			return errDone
+		if err := d.rest(ctx, min(time.Second, lease/5)); err != nil {
+			return err
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 type Tasks interface {
 	// Go runs f and returns a function that waits for its end.
 	Go(f func()) (wait func())
+	// After runs f when ctx has ended, unless cancel is called before.
+	After(ctx context.Context, f func()) (cancel func() bool)
 }
 
 // task is work that was started.
@@ -31,6 +33,11 @@ func (Goroutines) Go(f func()) (wait func()) {
 		f()
 	}()
 	return func() { <-done }
+}
+
+// After implements Tasks.
+func (Goroutines) After(ctx context.Context, f func()) (cancel func() bool) {
+	return context.AfterFunc(ctx, f)
 }
 
 // Progress is what the driver tells about one finished batch.

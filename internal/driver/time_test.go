@@ -95,6 +95,10 @@ type inTurn struct{}
 
 func (inTurn) Go(f func()) (wait func()) { return f }
 
+func (inTurn) After(ctx context.Context, f func()) (cancel func() bool) {
+	return context.AfterFunc(ctx, f)
+}
+
 type soloSource struct {
 	driver.Source
 	s *solo

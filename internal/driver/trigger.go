@@ -43,13 +43,17 @@ func (d *Driver) due() time.Duration {
 }
 
 // next waits for the trigger, plans a batch and logs it.
-func (d *Driver) next(ctx, stop context.Context) (*batch.Plan, error) {
+func (d *Driver) next(ctx context.Context) (*batch.Plan, error) {
 	for pause := d.due(); ; pause = max(poll, d.due()) {
-		if err := d.rest(ctx, stop, pause); err != nil {
+		if err := d.idle(ctx, pause); err != nil {
 			return nil, err
 		}
-		p, err := d.planUntil(ctx, stop)
-		if stop.Err() != nil {
+		// Where Kafka does not answer, nobody waits for a batch that will not begin.
+		p, err := d.plan(stopOf(ctx))
+		if cut := context.Cause(ctx); cut != nil {
+			return nil, cut
+		}
+		if stopOf(ctx).Err() != nil {
 			return nil, errDone
 		}
 		if err != nil {
@@ -64,24 +68,15 @@ func (d *Driver) next(ctx, stop context.Context) (*batch.Plan, error) {
 	}
 }
 
-// planUntil plans until the end is asked for: where Kafka does not answer, nobody
-// waits for a batch that will not begin.
-func (d *Driver) planUntil(ctx, stop context.Context) (*batch.Plan, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(stop, cancel)()
-	return d.plan(ctx)
-}
-
-// rest sleeps until the next look at Kafka. An idle driver looks for a newer
+// idle sleeps until the next look at Kafka. An idle driver looks for a newer
 // incarnation, too.
-func (d *Driver) rest(ctx, stop context.Context, pause time.Duration) error {
-	if stop.Err() != nil {
+func (d *Driver) idle(ctx context.Context, pause time.Duration) error {
+	if stopOf(ctx).Err() != nil {
 		return errDone
 	}
 	if pause > 0 {
-		if err := d.rooms.Clock.Sleep(stop, pause); err != nil {
-			return errDone
+		if err := d.rest(ctx, pause); err != nil {
+			return err
 		}
 	}
 	if now := d.rooms.Clock.Now(); now.Sub(d.checked) >= fenceEvery {
@@ -111,7 +106,7 @@ func (d *Driver) plan(ctx context.Context) (*batch.Plan, error) {
 		return p, err
 	}
 	d.log.Warn("records seem to be lost; asking Kafka again", "error", err, "after", confirmAfter)
-	if err := d.rooms.Clock.Sleep(ctx, confirmAfter); err != nil {
+	if err := d.rest(ctx, confirmAfter); err != nil {
 		return nil, err
 	}
 	return d.freeze(ctx, true)

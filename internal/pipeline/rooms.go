@@ -82,8 +82,8 @@ func alive(w batch.Writer) bool {
 // retryEvery is the pause between tries while a server starts.
 const retryEvery = 500 * time.Millisecond
 
-// patient repeats what is unavailable for startTimeout.
-func patient[T any](ctx context.Context, open func() (T, error)) (T, error) {
+// patient repeats what is unavailable for startTimeout, or until stop ends.
+func patient[T any](stop context.Context, open func() (T, error)) (T, error) {
 	clock := driver.WallClock{}
 	begun := clock.Now()
 	for {
@@ -91,7 +91,7 @@ func patient[T any](ctx context.Context, open func() (T, error)) (T, error) {
 		if !errors.Is(err, batch.ErrUnavailable) || clock.Now().Sub(begun) >= startTimeout {
 			return v, err
 		}
-		if err := clock.Sleep(ctx, retryEvery); err != nil {
+		if err := clock.Sleep(stop, retryEvery); err != nil {
 			return v, err
 		}
 	}

@@ -203,7 +203,9 @@ func (p Policy) until(tp batch.TopicPartition, end int64) int64 {
 }
 
 func (f Facts) plan(ranges []batch.Range) *batch.Plan {
-	now := f.Now.UTC()
+	// Of the clock's readings only the wall's counts: the other one would say that
+	// time has passed where the wall clock was set back.
+	now := f.Now.UTC().Round(0)
 	if now.Before(f.Last) {
 		now = f.Last // clocks of two hosts differ; plan time never goes back
 	}

@@ -212,3 +212,14 @@ func TestLossBySource(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanTimeIsWallTime: two plans of one process are compared as any two are,
+// by the wall clock, which can be set back.
+func TestPlanTimeIsWallTime(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 5}, batch.Available{TopicPartition: tp(0), End: 9})
+	f.Last, f.Now = time.Time{}, time.Now()
+	p, err := Next(f, Policy{})
+	if err != nil || p.Time != p.Time.Round(0) {
+		t.Errorf("the plan's time has a monotonic reading: %v %v", p, err)
+	}
+}

@@ -56,6 +56,14 @@ func stampOf(s *table.Snapshot) (*batch.Stamp, error) {
 // Stamp is what the tagged snapshot carries, nil without a tag.
 func (v *View) Stamp() *batch.Stamp { return v.stamp }
 
+// Tagged is the tagged snapshot, 0 without a tag.
+func (v *View) Tagged() int64 {
+	if v.tagged == nil {
+		return 0
+	}
+	return v.tagged.SnapshotID
+}
+
 // Head is the snapshot that the next commit builds upon, 0 if there is none.
 func (v *View) Head() int64 {
 	if v.head == nil {
