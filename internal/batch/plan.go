@@ -70,11 +70,15 @@ type SinkPlan struct {
 	// From is where the next stamp begins: the end of the stamp before, and the
 	// start of every partition that appeared since. What lies between From and
 	// the plan's ranges went by without a commit, counted in Carried, except
-	// under CatchUp.
+	// under Lags.
 	From    Offsets `json:"from"`
 	Carried Counts  `json:"carried"`
-	// CatchUp says that the table lags or joins: it reads from From.
+	// CatchUp says that this plan is one of those that bring the table to where
+	// the pipeline stands.
 	CatchUp bool `json:"catch_up,omitempty"`
+	// Lags says that the table, which takes no part in this plan, waits for such
+	// plans: it may lack records from From on.
+	Lags bool `json:"lags,omitempty"`
 }
 
 // Ref points to a stamp and holds what the next one continues.
@@ -106,6 +110,9 @@ type Plan struct {
 	Batch       ID          `json:"batch"`
 	Revision    int         `json:"revision,omitempty"`
 	Ranges      []Range     `json:"ranges"` // sorted; one for every known partition
+	// Ahead is where the pipeline stands, in a plan that only brings tables there
+	// that lag behind it; else nil.
+	Ahead Offsets `json:"ahead,omitempty"`
 	// Time is what now() means inside the SQL; never before the last plan's.
 	Time time.Time `json:"time"`
 	// Versions pins each dimension table of the spec.
@@ -119,8 +126,20 @@ type Plan struct {
 // Hash is the SHA-256 of the plan's JSON, in hexadecimal.
 func (p *Plan) Hash() string { return hash(p) }
 
-// End returns where the next plan starts: the end of every range that is not
-// closed.
+// CatchesUp says whether the plan is for tables that lag.
+func (p *Plan) CatchesUp() bool { return p.Ahead != nil }
+
+// Position is where the pipeline stands behind this plan, and the next one
+// starts.
+func (p *Plan) Position() Offsets {
+	if p.CatchesUp() {
+		return p.Ahead
+	}
+	return p.End()
+}
+
+// End returns where the tables of the plan's sinks stand behind it: the end of
+// every range that is not closed.
 func (p *Plan) End() Offsets {
 	end := Offsets{}
 	for _, r := range p.Ranges {
@@ -129,15 +148,6 @@ func (p *Plan) End() Offsets {
 		}
 	}
 	return end
-}
-
-// Start returns the start of every range.
-func (p *Plan) Start() Offsets {
-	start := Offsets{}
-	for _, r := range p.Ranges {
-		start[r.TopicPartition] = r.Start
-	}
-	return start
 }
 
 // Lossy says whether the plan gives up records.
@@ -158,24 +168,6 @@ func (p *Plan) Sink(name string) *SinkPlan {
 		}
 	}
 	return nil
-}
-
-// RangesFor returns what is read for a sink: the plan's ranges, or from the
-// sink's own position where it catches up.
-func (p *Plan) RangesFor(s *SinkPlan) []Range {
-	if !s.CatchUp {
-		return p.Ranges
-	}
-	ranges := make([]Range, 0, len(p.Ranges))
-	for _, r := range p.Ranges {
-		first := r.First()
-		if at, ok := s.From[r.TopicPartition]; ok {
-			r.Start = min(at, r.End)
-		}
-		r.Lost = max(0, first-r.Start)
-		ranges = append(ranges, r)
-	}
-	return ranges
 }
 
 // Outcome is what a batch came to in one sink.

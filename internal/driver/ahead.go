@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"slices"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/planner"
@@ -55,7 +56,7 @@ func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared)
 	committing, hurry := context.WithCancel(within)
 	a := &ahead{cancel: cancel, hurry: hurry}
 	f := planner.Facts{
-		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.End(), Last: p.Time, Writer: d.opts.Writer, Sinks: sinks,
+		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.Position(), Last: p.Time, Writer: d.opts.Writer, Sinks: sinks,
 	}
 	policy := planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.opts.Trigger.AvailableNow}
 	tags, pause := d.tags(), d.due()
@@ -77,7 +78,12 @@ func (d *Driver) anyLags(p *batch.Plan) bool {
 			return true
 		}
 	}
-	return false
+	return p.CatchesUp() || d.lagging()
+}
+
+// lagging says whether a table may lag behind the pipeline.
+func (d *Driver) lagging() bool {
+	return slices.ContainsFunc(d.sinks, func(s *sink) bool { return s.lags })
 }
 
 // predict returns the facts of the sinks if every commit of p lands as sent,

@@ -18,7 +18,9 @@ import (
 // nothing.
 func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
 	watch := progress{d: d, begun: d.rooms.Clock.Now()}
-	d.started = watch.begun
+	if !p.CatchesUp() {
+		d.started = watch.begun
+	}
 	if ready == nil {
 		var err error
 		if p, ready, err = d.ready(ctx, p); err != nil {

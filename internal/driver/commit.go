@@ -99,7 +99,7 @@ func (d *Driver) settle(ctx context.Context, p *batch.Plan, all []*outcome) erro
 // advance is where a table stands after the outcome of p.
 func (s *sink) advance(p *batch.Plan, o *outcome) {
 	sp := p.Sink(s.Name)
-	s.lags = false
+	s.lags = sp.CatchUp // the next plan says whether it still does
 	if o.landed != nil {
 		s.before, s.from, s.carried = batch.RefTo(o.landed), o.landed.End.Clone(), batch.Counts{}
 		return

@@ -104,9 +104,11 @@ type Driver struct {
 	log   *slog.Logger
 	watch Observer
 
-	inc   batch.Incarnation
-	last  *batch.Plan // the newest log entry that this process made or found
-	sinks []*sink     // in the order of the spec
+	inc  batch.Incarnation
+	last *batch.Plan // the newest log entry that this process made or found
+	// ordinary is the newest of them that does not catch up.
+	ordinary *batch.Plan
+	sinks    []*sink // in the order of the spec
 
 	contacted map[string]bool // servers that answered at least once
 	arrived   atomic.Bool     // Kafka has sent rows
@@ -197,7 +199,7 @@ func (d *Driver) run(ctx context.Context) error {
 		if err := d.rest(ctx, pause.NextBackOff()); err != nil {
 			return err
 		}
-		d.last, d.lastOutcome = nil, nil
+		d.last, d.ordinary, d.lastOutcome = nil, nil, nil
 	}
 }
 
@@ -237,9 +239,17 @@ func (d *Driver) append(ctx context.Context, p *batch.Plan) error {
 	if err != nil {
 		return fmt.Errorf("log batch %d: %w", p.Batch, err)
 	}
-	d.last = p
+	d.found(p)
 	d.log.Debug("plan logged", "batch", p.Batch, "revision", p.Revision, "entry", p.Entry)
 	return nil
+}
+
+// found takes p for the newest log entry.
+func (d *Driver) found(p *batch.Plan) {
+	d.last = p
+	if !p.CatchesUp() {
+		d.ordinary = p
+	}
 }
 
 // release lets another driver take over at once. Nothing depends on it.

@@ -191,7 +191,7 @@ func (d *Driver) anchorAll(ctx context.Context) error {
 // plan ends, or without one as far as any table got; nil if none has a stamp.
 func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets, error) {
 	if newest != nil {
-		return newest.End(), nil
+		return newest.Position(), nil
 	}
 	for _, s := range d.sinks {
 		view, err := d.load(ctx, s)
@@ -311,10 +311,13 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, kno
 // adoptPlan takes what the newest plan says of each sink. Its outcome is not
 // known: it is the next batch. A sink that the plan does not name joins later.
 func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
-	d.last = p
+	d.found(p)
 	for _, s := range d.sinks {
 		if sp := p.Sink(s.Name); sp != nil {
-			s.before, s.from, s.carried, s.lags = sp.Before, sp.From, sp.Carried, false
+			s.before, s.from, s.carried, s.lags = sp.Before, sp.From, sp.Carried, sp.Lags
+			if s.lags && s.before.Hash == "" {
+				s.from = nil // it joins where `start` says, when its turn comes
+			}
 			continue
 		}
 		view, err := d.load(ctx, s)
@@ -355,7 +358,7 @@ func (s *sink) take(st *batch.Stamp) {
 // adoptTags begins a log that is empty: batch 0 of a new pipeline, or what the
 // stamps of an incarnation that recovers or rewinds say.
 func (d *Driver) adoptTags(ctx context.Context) error {
-	d.last = nil
+	d.last, d.ordinary = nil, nil
 	for _, s := range d.sinks {
 		s.take(nil)
 		if d.inc.Kind == batch.First {

@@ -49,31 +49,13 @@ func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags
 		d.orphaned()
 		return nil, err
 	}
-	if err := d.executeAll(ctx, p, r, sinks); err != nil {
+	if err := d.execute(ctx, p, r, sinks); err != nil {
 		d.discard(ctx, r.attempt, sinks)
 		return nil, err
 	}
 	r.took = d.rooms.Clock.Now().Sub(begun)
 	d.log.Debug("files written", "batch", p.Batch, "attempt", r.attempt, "rows_read", r.tally.Rows)
 	return r, nil
-}
-
-func (d *Driver) executeAll(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) error {
-	// Sinks that catch up read from their own position, so each reads alone.
-	var together []*sink
-	for _, s := range sinks {
-		if !p.Sink(s.Name).CatchUp {
-			together = append(together, s)
-			continue
-		}
-		if err := d.execute(ctx, p, r, []*sink{s}); err != nil {
-			return err
-		}
-	}
-	if len(together) > 0 {
-		return d.execute(ctx, p, r, together)
-	}
-	return nil
 }
 
 // tags are the stamps that the sinks' tables carry, as far as the driver knows.
@@ -104,9 +86,9 @@ func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks
 	return nil
 }
 
-// execute runs the plan for sinks that read the same ranges.
+// execute runs the plan for the sinks.
 func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) (err error) {
-	job := batch.Job{Plan: p, Ranges: p.RangesFor(p.Sink(sinks[0].Name)), Attempt: r.attempt, State: map[string]string{}}
+	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, State: map[string]string{}}
 	writers := map[string]Writer{}
 	defer func() {
 		if err != nil {

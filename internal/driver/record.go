@@ -36,7 +36,7 @@ func (d *Driver) record(ctx context.Context, p *batch.Plan, ready *prepared, all
 			}
 		}
 	})
-	d.rooms.Source.Publish(p.End())
+	d.rooms.Source.Publish(p.Position())
 }
 
 // background starts work that nothing waits for before the driver's end.

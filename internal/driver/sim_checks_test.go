@@ -204,7 +204,7 @@ func (w *world) checkKnown(d *proc, p *batch.Plan) {
 		}
 		var rows []int64
 		var deltas [simKeys]int
-		for _, r := range p.RangesFor(sp) {
+		for _, r := range p.Ranges {
 			w.wantRange(ti, p, r.TopicPartition, r.Start, r.End, &rows, &deltas)
 		}
 		if len(rows) > 0 {

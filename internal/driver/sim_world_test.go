@@ -367,7 +367,11 @@ func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int)
 	for tp, end := range st.End {
 		at := st.Start[tp]
 		for b := st.First; b < st.Last && p != nil && !p.Sink(sinkName(s)).CatchUp; b++ {
-			if q := w.logged[logKey(st.IncarnationID, b)]; q != nil {
+			q := w.logged[logKey(st.IncarnationID, b)]
+			if q == nil {
+				continue
+			}
+			if sp := q.Sink(sinkName(s)); sp != nil && sp.Active {
 				for _, r := range q.Ranges {
 					if r.TopicPartition == tp {
 						w.wantRange(s, q, tp, at, r.End, &rows, &deltas)

@@ -41,7 +41,7 @@ func (w *world) event() {
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
-		b(c.joins && w.mayJoin(), 1), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2) {
+		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -247,13 +247,22 @@ func revising(seed uint64) simConfig {
 	}
 }
 
+// joining is a sink that leaves and joins, checkpoints that are lost, and so
+// tables that lag by more than a batch.
+func joining(seed uint64) simConfig {
+	return simConfig{
+		tables: 2, drivers: 1 + int(seed%2), steps: 400, delays: int(seed % 3), joins: true, sparse: seed%3 == 0, loss: seed%5 < 2,
+		retention: seed%7 == 0, remake: seed%11 == 0, rewind: seed%13 == 0, latest: seed%4 == 0, deploy: seed%17 == 0,
+	}
+}
+
 func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 	return simulate(&chooser{rng: rand.New(rand.NewPCG(seed, 7))}, cfg, tracing)
 }
 
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
-	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising} {
+	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising, "joining": joining} {
 		if *simOnly != "" && *simOnly != name {
 			continue
 		}

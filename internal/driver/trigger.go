@@ -44,7 +44,11 @@ func (d *Driver) due() time.Duration {
 
 // next waits for the trigger, plans a batch and logs it.
 func (d *Driver) next(ctx context.Context) (*batch.Plan, error) {
-	for pause := d.due(); ; pause = max(poll, d.due()) {
+	pause := d.due()
+	if d.lagging() {
+		pause = 0 // tables that lag do not wait for the trigger
+	}
+	for ; ; pause = max(poll, d.due()) {
 		if err := d.idle(ctx, pause); err != nil {
 			return nil, err
 		}
@@ -131,7 +135,8 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 	last, sinks := d.last, d.sinkFacts()
 	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed}
 	if last != nil {
-		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.End()
+		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.Position()
+		f.CaughtUp = last.CatchesUp()
 	} else {
 		f.Position = d.position()
 		for _, s := range sinks {
@@ -167,7 +172,7 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 // position where this process knows no plan, or behind the starts where there is
 // none; with its sizes where they make the limit in bytes exact.
 func (d *Driver) available(ctx context.Context, last *batch.Plan, position, starts batch.Offsets) ([]batch.Available, error) {
-	available, err := d.rooms.Source.List(ctx, since(last, position))
+	available, err := d.rooms.Source.List(ctx, d.since(last, position))
 	if err != nil || d.opts.Limits.BytesMax <= 0 {
 		return available, err
 	}
@@ -177,8 +182,12 @@ func (d *Driver) available(ctx context.Context, last *batch.Plan, position, star
 	return d.rooms.Source.Ahead(ctx, position, available, d.opts.Limits.BytesMax)
 }
 
-// since is where a position stands, with the leader epochs where a plan has them.
-func since(last *batch.Plan, position batch.Offsets) (ranges []batch.Range) {
+// since is where a position stands, with the leader epochs where a plan has them:
+// one that catches up has none of what lies behind it.
+func (d *Driver) since(last *batch.Plan, position batch.Offsets) (ranges []batch.Range) {
+	if last != nil && last.CatchesUp() {
+		last = d.ordinary
+	}
 	if last != nil {
 		return slices.DeleteFunc(slices.Clone(last.Ranges), func(r batch.Range) bool { return r.Closed })
 	}
@@ -214,7 +223,7 @@ func (d *Driver) policy(f planner.Facts) planner.Policy {
 			d.until[a.TopicPartition] = a.End
 		}
 	}
-	return planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.full(f.Now)}
+	return planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.full(f.Now), Early: d.due() > 0}
 }
 
 // The first batch of a pipeline is small whatever its limits: rows are in the
@@ -264,8 +273,10 @@ func (d *Driver) full(now time.Time) bool {
 func (d *Driver) notePlan(f planner.Facts, p *batch.Plan) {
 	end := f.Position
 	if p != nil {
-		end = p.End()
-		d.waiting = time.Time{}
+		end = p.Position()
+		if !p.CatchesUp() {
+			d.waiting = time.Time{}
+		}
 		for _, r := range p.Ranges {
 			if r.Lost > 0 || r.Closed {
 				d.log.Warn("records are lost; the plan notes the gap", "batch", p.Batch, "source", r.Source, "range", r.String())
@@ -276,7 +287,7 @@ func (d *Driver) notePlan(f planner.Facts, p *batch.Plan) {
 	if p != nil {
 		d.planned = &l
 	}
-	if p == nil && l.lag > 0 && d.waiting.IsZero() {
+	if (p == nil || p.CatchesUp()) && l.lag > 0 && d.waiting.IsZero() {
 		d.waiting = f.Now
 	}
 	d.watch.Listed(f.Now, l.lag)

@@ -193,7 +193,7 @@ func (s *Status) lag(ctx context.Context, p *Pipeline) (lag int64, err error) {
 	}
 	end := batch.Offsets{}
 	if s.Plan != nil {
-		end = s.Plan.End()
+		end = s.Plan.Position()
 	}
 	for _, a := range available {
 		lag += max(0, a.End-max(a.Start, end[a.TopicPartition]))

@@ -4,55 +4,82 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// catchUp plans one batch that brings every table which lags, or joins, to the
-// pipeline's position, each from its own. It returns nil where none does. Lost
-// offsets are not judged here: reading them says so, and a revision names the
-// gap.
+// catchUp plans a batch, within the limits, for a table that lags or joins, and
+// for those that stand where it does: a step towards where the pipeline stands.
+// Other tables take no part in it. It returns nil where none lags. Lost offsets
+// are not judged here: reading them says so, and a revision names the gap.
 func catchUp(f Facts, p Policy) (*batch.Plan, error) {
-	var lagging bool
+	var from batch.Offsets // of the first one that lags
 	sinks := make([]batch.SinkPlan, 0, len(f.Sinks))
-	starts := f.Position.Clone()
 	for _, s := range f.Sinks {
-		sp := batch.SinkPlan{Name: s.Name, Hash: s.Hash, Before: s.Before, From: s.From, Carried: s.Carried}
-		if s.Lags {
-			from, err := own(f, p, s)
-			if err != nil {
-				return nil, err
-			}
-			if s.From == nil || behind(from, f.Position) {
-				lagging = true
-				sp.Active, sp.Due, sp.CatchUp, sp.From = true, true, true, from
-				for tp, at := range from {
-					starts[tp] = min(starts[tp], at)
-				}
-			}
+		sp := s.waits()
+		at, err := lagging(f, p, s)
+		if err != nil {
+			return nil, err
+		}
+		if at != nil && from == nil {
+			from = at
+		}
+		switch {
+		case at != nil && at.Equal(from):
+			sp.Active, sp.Due, sp.CatchUp, sp.From = true, true, true, at
+		case at != nil:
+			sp.Lags = true
 		}
 		sinks = append(sinks, sp)
 	}
-	if !lagging {
+	if from == nil {
 		return nil, nil
 	}
 	ranges := []batch.Range{}
-	for tp, end := range f.Position {
-		r := batch.Range{TopicPartition: tp, Start: starts[tp], End: end, Epoch: -1}
-		if !p.Sources.Reads(tp) {
+	for _, tp := range from.Partitions() {
+		end, open := f.Position[tp]
+		r := batch.Range{TopicPartition: tp, Start: from[tp], End: end, Epoch: -1}
+		switch {
+		case !open: // a plan of the others has closed it
+			r.End, r.Closed = r.Start, true
+		case !p.Sources.Reads(tp):
 			r.Lost = r.Len()
 		}
 		ranges = append(ranges, r)
 	}
-	batch.SortRanges(ranges)
+	p.Limits.cut(ranges, sizesOf(f.Available), int64(f.Batch))
 	plan := f.plan(ranges)
-	plan.Sinks = sinks
+	plan.Sinks, plan.Ahead = sinks, f.Position.Clone()
 	return plan, nil
+}
+
+// lagging returns where a table stands that lacks something before the position,
+// nil for one that does not.
+func lagging(f Facts, p Policy, s Sink) (batch.Offsets, error) {
+	if !s.Lags {
+		return nil, nil
+	}
+	from, err := own(f, p, s)
+	if err != nil || s.From != nil && !behind(from, f.Position) {
+		return nil, err
+	}
+	return from, nil
+}
+
+// waits is the sink's part of a plan in which it does not take part.
+func (s Sink) waits() batch.SinkPlan {
+	return batch.SinkPlan{Name: s.Name, Hash: s.Hash, Before: s.Before, From: s.From, Carried: s.Carried}
 }
 
 // own returns where a lagging table stands in every partition of the position:
 // at its stamp's end; without a stamp where `start` says; at the beginning of a
 // partition that appeared since. Of a topic that is gone it has what the others
-// have, less a gap of unknown length.
+// have, less a gap of unknown length. It also returns where the table stands in
+// partitions that were closed since.
 func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 	begin, remade := listing(f.Available)
 	from := batch.Offsets{}
+	for tp, at := range s.From {
+		if _, open := f.Position[tp]; !open {
+			from[tp] = at
+		}
+	}
 	for tp, end := range f.Position {
 		at, ok := s.From[tp]
 		if !ok && s.From == nil {

@@ -23,7 +23,9 @@ type Facts struct {
 	Batch       batch.ID
 	// Position is where the pipeline stands; nil before the first plan, when
 	// Starts counts.
-	Position  batch.Offsets
+	Position batch.Offsets
+	// CaughtUp says that the last plan was for tables that lag.
+	CaughtUp  bool
 	Starts    batch.Offsets // resolved `start`, needed without a Position or with a sink that joins
 	Available []batch.Available
 	// Confirmed says that an earlier listing, long enough ago, already said that
@@ -60,6 +62,9 @@ type Policy struct {
 	Until batch.Offsets
 	// Full says that minimums have waited long enough.
 	Full bool
+	// Early says that the trigger is not due yet: only tables that lag are worked
+	// on.
+	Early bool
 }
 
 // Next plans the next batch. It returns nil where there is nothing to do yet.
@@ -71,9 +76,27 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	if f.Position == nil {
 		return first(f, p), nil
 	}
-	if plan, err := catchUp(f, p); plan != nil || err != nil {
-		return plan, err
+	catching, err := catchUp(f, p)
+	if err != nil || p.Early {
+		return catching, err
 	}
+	// They take turns, so that tables that lag hold the others up for one batch at
+	// most, which is within the limits.
+	if catching != nil && (!f.CaughtUp || !slices.ContainsFunc(catching.Sinks, level)) {
+		return catching, nil
+	}
+	plan, err := ordinary(f, p)
+	if plan == nil && err == nil {
+		return catching, nil
+	}
+	return plan, err
+}
+
+// level says whether a sink, as a plan for tables that lag has it, does not.
+func level(s batch.SinkPlan) bool { return !s.CatchUp && !s.Lags }
+
+// ordinary plans a batch for the sinks whose tables do not lag.
+func ordinary(f Facts, p Policy) (*batch.Plan, error) {
 	ranges, err := reach(f, p)
 	if err != nil {
 		return nil, err
@@ -89,6 +112,16 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	}
 	plan := f.plan(ranges)
 	for _, s := range f.Sinks {
+		at, err := lagging(f, p, s)
+		if err != nil {
+			return nil, err
+		}
+		if at != nil {
+			sp := s.waits()
+			sp.Lags = true
+			plan.Sinks = append(plan.Sinks, sp)
+			continue
+		}
 		sp := s.plan(plan)
 		sp.Due = sp.Before.Hash == "" || lossy || moved(sp.Before.End, plan.End()) && plan.Time.Sub(sp.Before.Time) > EmptyStampAfter
 		plan.Sinks = append(plan.Sinks, sp)

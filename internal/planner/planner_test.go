@@ -2,6 +2,7 @@ package planner
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -114,23 +115,77 @@ func TestFair(t *testing.T) {
 	}
 }
 
+func lags(name string, from batch.Offsets) Sink {
+	return Sink{Name: name, Before: batch.Ref{Hash: name}, From: from, Lags: true}
+}
+
+// TestCatchUp: tables that lag go on from where each stands, within the limits and
+// in turn with the others, until all are level.
 func TestCatchUp(t *testing.T) {
 	f := facts(batch.Offsets{tp(0): 9}, batch.Available{TopicPartition: tp(0), End: 20})
-	f.Sinks = []Sink{
-		{Name: "a", Before: batch.Ref{Hash: "h"}, From: batch.Offsets{tp(0): 9}, Lags: true},
-		{Name: "b", Before: batch.Ref{Hash: "i"}, From: batch.Offsets{tp(0): 4}, Lags: true},
-		{Name: "c", Lags: true},
-	}
+	f.Sinks = []Sink{lags("a", batch.Offsets{tp(0): 9}), lags("b", batch.Offsets{tp(0): 4}), {Name: "c", Lags: true}, lags("d", batch.Offsets{tp(0): 2})}
 	f.Starts = batch.Offsets{tp(0): 2}
+	policy := Policy{Limits: Limits{RecordsMax: 3}}
+	var got []string
+	for range 20 {
+		p, err := Next(f, policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p == nil {
+			break
+		}
+		text := p.Ranges[0].String()
+		for i, sp := range p.Sinks {
+			if sp.Active {
+				if sp.CatchUp != p.CatchesUp() || sp.CatchUp && sp.From[tp(0)] != p.Ranges[0].Start {
+					t.Fatalf("%+v", p)
+				}
+				text += " " + sp.Name
+				f.Sinks[i].From, f.Sinks[i].Before.Hash, f.Sinks[i].Lags = p.End(), "h", sp.CatchUp
+			}
+		}
+		got = append(got, text)
+		f.Position, f.CaughtUp, f.Batch = p.Position(), p.CatchesUp(), f.Batch+1
+	}
+	want := []string{
+		"t/0[4,7) b", "t/0[9,12) a", "t/0[7,10) b", "t/0[12,15) a", "t/0[10,13) b", "t/0[15,18) a", "t/0[13,16) b", "t/0[18,20) a",
+		"t/0[16,19) b", "t/0[19,20) b", "t/0[2,5) c d", "t/0[5,8) c d", "t/0[8,11) c d", "t/0[11,14) c d", "t/0[14,17) c d", "t/0[17,20) c d",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// TestCatchUpAlone: before the trigger is due, and where no table is level, only
+// those that lag are worked on.
+func TestCatchUpAlone(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 9}, batch.Available{TopicPartition: tp(0), End: 20})
+	f.CaughtUp = true
+	if p, err := Next(f, Policy{Early: true}); p != nil || err != nil {
+		t.Errorf("none lags: %+v %v", p, err)
+	}
+	f.Sinks = append(f.Sinks, lags("b", batch.Offsets{tp(0): 4}))
+	if p, err := Next(f, Policy{Early: true}); err != nil || !p.CatchesUp() {
+		t.Errorf("early: %+v %v", p, err)
+	}
+	if p, err := Next(f, Policy{}); err != nil || p.CatchesUp() || !p.Sinks[1].Lags {
+		t.Errorf("in turn: %+v %v", p, err)
+	}
+	f.Sinks = f.Sinks[1:]
+	if p, err := Next(f, Policy{}); err != nil || !p.CatchesUp() {
+		t.Errorf("all lag: %+v %v", p, err)
+	}
+}
+
+// TestCatchUpOfAClosedPartition: what the others closed meanwhile is closed in a
+// table that lags, too.
+func TestCatchUpOfAClosedPartition(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 9}, batch.Available{TopicPartition: tp(0), End: 9})
+	f.Sinks = []Sink{lags("a", batch.Offsets{tp(0): 4, tp(1): 5})}
 	p, err := Next(f, Policy{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.Sinks[0].Active || !p.Sinks[1].Active || !p.Sinks[2].Active || p.Ranges[0].Start != 2 || p.Ranges[0].End != 9 {
-		t.Fatalf("%+v", p)
-	}
-	if r := p.RangesFor(&p.Sinks[1])[0]; r.Start != 4 || r.End != 9 {
-		t.Errorf("b reads %v", r)
+	if err != nil || len(p.Ranges) != 2 || !p.Ranges[1].Closed || p.Ranges[1].Start != 5 || p.Sinks[0].From[tp(1)] != 5 || len(p.End()) != 1 {
+		t.Errorf("%+v %v", p, err)
 	}
 }
 

@@ -1,0 +1,35 @@
+package driver_test
+
+import "testing"
+
+// TestCatchUpInSteps: a sink that joins over a backlog catches up within the
+// limits, goes on where it was when the driver is started again, and holds the
+// others up for no more than a batch.
+func TestCatchUpInSteps(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1})
+	s.out[1] = true
+	s.rows(0, 40)
+	s.idle(0)
+	s.procs[0].kill()
+	s.out[1] = false
+	s.rows(0, 8)
+	var reached int64
+	for range 3 {
+		was := s.tables[0].stamp(0).End[s.tp(0)]
+		s.through(0, "commit t1")
+		s.until(0, "commit t1")
+		at := s.tables[1].stamp(0).End[s.tp(0)]
+		if at <= reached || at > reached+4 {
+			s.die("the table that joins went from %d to %d", reached, at)
+		}
+		if now := s.tables[0].stamp(0).End[s.tp(0)]; now <= was && was < 48 {
+			s.die("the other table stays at %d", was)
+		}
+		reached = at
+		s.procs[0].kill()
+	}
+	s.settles()
+	if at := s.tables[1].stamp(0).End[s.tp(0)]; at != 50 {
+		s.die("the table that joined is at %d", at)
+	}
+}
