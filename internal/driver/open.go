@@ -324,7 +324,7 @@ func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
 		if err != nil {
 			return err
 		}
-		if err := d.join(s, view); err != nil {
+		if err := d.join(ctx, s, view); err != nil {
 			return err
 		}
 	}
@@ -333,12 +333,15 @@ func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
 
 // join takes what the table of a new sink carries: nothing, or the stamp of the
 // time when the sink was in the spec before.
-func (d *Driver) join(s *sink, view View) error {
+func (d *Driver) join(ctx context.Context, s *sink, view View) error {
 	if err := d.checkAncestry(s, view); err != nil {
 		return err
 	}
 	st := view.Stamp()
 	if st != nil && !st.Of(d.inc, d.opts.Stream) {
+		if err := d.checkIncarnation(ctx); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: the table of sink %s joins, but carries the stamp of another incarnation: %s. "+
 			"Use another table, or remove its tag %s if its rows are to stay as they are", batch.ErrDataLost, s.Name, st, batch.Tag(d.opts.Name, d.opts.Stream))
 	}
@@ -376,6 +379,9 @@ func (d *Driver) adoptTags(ctx context.Context) error {
 			return fmt.Errorf("%w: the table of sink %s carries incarnation %d-%s", batch.ErrFenced, s.Name, st.Incarnation, st.IncarnationID)
 		}
 		if st != nil && !st.Of(d.inc, d.opts.Stream) {
+			if err := d.checkIncarnation(ctx); err != nil {
+				return err
+			}
 			return fmt.Errorf("%w: the table of sink %s was anchored in incarnation %d-%s, but its tag carries %s now: another pipeline of this name writes there. "+
 				"Stop one of them and run `frazil checkpoint recover` for the other", batch.ErrDataLost, s.Name, d.inc.Number, d.inc.ID, st)
 		}

@@ -176,6 +176,8 @@ func (t *simTable) ancestry(pipe int) batch.Ancestry {
 	}
 	for id := t.head; id != 0; id = t.snaps[id].parent {
 		switch {
+		case t.snaps[id].expired && t.rolledBack(pipe):
+			return batch.NotAncestor
 		case t.snaps[id].expired:
 			return batch.UnknownAncestor
 		case id == t.tags[pipe]:
@@ -183,6 +185,16 @@ func (t *simTable) ancestry(pipe int) batch.Ancestry {
 		}
 	}
 	return batch.NotAncestor
+}
+
+// rolledBack says whether metadata shows that the head lies behind the tag.
+func (t *simTable) rolledBack(pipe int) bool {
+	for id := t.snaps[t.tags[pipe]].parent; id != 0 && !t.snaps[id].expired; id = t.snaps[id].parent {
+		if id == t.head {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *simTable) live(name string) bool {

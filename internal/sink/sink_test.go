@@ -304,6 +304,36 @@ func TestRollbackIsSeen(t *testing.T) {
 	}
 }
 
+// TestRollbackBehindExpiredSnapshots: that what lay before the head has expired
+// does not hide that the tagged snapshot was built upon it.
+func TestRollbackBehindExpiredSnapshots(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(nil)
+	f.commit(tbl, "a0", makeRows(0, 5))
+	second := f.commit(tbl, "a1", makeRows(5, 8))
+	f.commit(tbl, "a2", makeRows(8, 9))
+	change := func(do func(*table.Transaction) error) {
+		loaded, err := f.catalog.Load(context.Background(), table.Identifier{"ns", "t"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := loaded.NewTransaction()
+		if err := do(tx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Commit(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *table.Transaction) error {
+		return tx.ExpireSnapshots(table.WithRetainLast(2), table.WithOlderThan(0), table.WithPostCommit(false))
+	})
+	change(func(tx *table.Transaction) error { return tx.RollbackToSnapshot(second) })
+	if v := f.load(tbl); v.Ancestry() != batch.NotAncestor {
+		t.Fatalf("ancestry %d", v.Ancestry())
+	}
+}
+
 func TestPartitionsAndOrder(t *testing.T) {
 	f := newFixture(t)
 	tbl := f.mustOpen(func(o *Options) {

@@ -85,10 +85,27 @@ func (v *View) Ancestry() batch.Ancestry {
 			return batch.NotAncestor
 		}
 		if s = v.meta.SnapshotByID(*s.ParentSnapshotID); s == nil {
+			if v.rolledBack() {
+				return batch.NotAncestor
+			}
 			return batch.UnknownAncestor
 		}
 	}
 	return batch.NotAncestor
+}
+
+// rolledBack says whether the tagged snapshot was built upon the head: then the
+// table was rolled back, whatever has expired before that.
+func (v *View) rolledBack() bool {
+	for s := v.tagged; s.ParentSnapshotID != nil; {
+		if *s.ParentSnapshotID == v.Head() {
+			return true
+		}
+		if s = v.meta.SnapshotByID(*s.ParentSnapshotID); s == nil {
+			return false
+		}
+	}
+	return false
 }
 
 // walk calls f for each live snapshot from the head back, until f says no.
