@@ -108,8 +108,8 @@ func (p *proc) Go(f func()) (wait func()) {
 	}
 }
 
-// After runs f as a coroutine when ctx has ended: driver.Tasks.
-func (p *proc) After(ctx context.Context, f func()) (cancel func() bool) {
+// After runs f as a coroutine when the end is asked for: driver.Tasks.
+func (p *proc) After(_ context.Context, f func()) (cancel func() bool) {
 	i := len(p.hooks)
 	p.hooks = append(p.hooks, f)
 	return func() bool { p.hooks[i] = func() {}; return true }
