@@ -21,6 +21,18 @@ func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*pr
 	if !p.CatchesUp() {
 		d.started = watch.begun
 	}
+	for {
+		ahead, err := d.try(ctx, p, ready, &watch)
+		if !errors.Is(err, errOutgrown) {
+			return ahead, err
+		}
+		d.log.Warn("the batch is executed again for the table as it is now", "batch", p.Batch, "reason", err)
+		p, ready = d.last, nil // p, or a revision of it
+	}
+}
+
+// try makes one try of batch.
+func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) (*prepared, error) {
 	if ready == nil {
 		var err error
 		if p, ready, err = d.ready(ctx, p); err != nil {
@@ -30,11 +42,14 @@ func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*pr
 	watch.prepared = d.rooms.Clock.Now()
 	ready.stamp(d, p)
 	ahead := d.startAhead(ctx, p, ready)
-	outcome, err := d.commit(toTheEnd(ctx), p, ready, &watch)
+	sent := watch.tries
+	outcome, err := d.commit(toTheEnd(ctx), p, ready, watch)
 	if err != nil {
 		ahead.drop()
-		if watch.tries == 0 && len(ready.sinks) > 0 { // overtaken before it was sent
+		if watch.tries == sent && len(ready.sinks) > 0 { // it was not sent
 			d.discard(ctx, ready.attempt, d.sinks)
+		} else {
+			d.orphaned()
 		}
 		return nil, err
 	}

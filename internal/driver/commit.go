@@ -16,6 +16,10 @@ type outcome struct {
 	counts   batch.Counts // of this batch, where nothing was committed
 }
 
+// errOutgrown says that a table is not the one any more for which the files were
+// written: the batch must be executed again.
+var errOutgrown = errors.New("the table's schema or partitioning was changed while the batch was written")
+
 // commit makes p's outcome known in every sink, in the order of the spec.
 func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) ([]*outcome, error) {
 	var all []*outcome
@@ -66,6 +70,9 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 			}
 			failed = nil
 			continue // the table may have changed while we slept: look again
+		}
+		if !view.Fits(res.files) {
+			return nil, errOutgrown
 		}
 		watch.tries++
 		sent++

@@ -104,6 +104,10 @@ type View interface {
 	// Snapshot returns the stamp of any live snapshot, nil for another writer's;
 	// ok is false where there is no such snapshot.
 	Snapshot(id int64) (stamp *batch.Stamp, ok bool)
+	// Fits says whether the files can be committed to the table as it is; not
+	// where its schema or partitioning is another one than they were written for.
+	// Then new ones may.
+	Fits(files Files) bool
 	// Commit adds one snapshot with the files and the stamp and moves the tag
 	// to it. Whatever it returns, the commit may have been applied.
 	Commit(ctx context.Context, stamp *batch.Stamp, files Files) (snapshot int64, err error)

@@ -342,7 +342,8 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 }
 
 func (s simSink) Writer(_ context.Context, attempt string) (driver.Writer, error) {
-	return &simWriter{s: s, attempt: attempt, uuid: s.p.w.tables[s.i].uuid}, nil
+	t := s.p.w.tables[s.i]
+	return &simWriter{s: s, attempt: attempt, uuid: t.uuid, schema: t.schema}, nil
 }
 
 func (s simSink) Sweep(_ context.Context, attempt string) error {
@@ -377,6 +378,7 @@ type simWriter struct {
 	s       simSink
 	attempt string
 	uuid    int
+	schema  int
 	rows    []int64
 }
 
@@ -388,7 +390,7 @@ func (w *simWriter) Write(rows arrow.RecordBatch) error {
 }
 
 func (w *simWriter) Close(context.Context) (driver.Files, error) {
-	f := simFiles{rows: int64(len(w.rows)), uuid: w.uuid}
+	f := simFiles{rows: int64(len(w.rows)), uuid: w.uuid, schema: w.schema}
 	if len(w.rows) > 0 {
 		f.name = fmt.Sprintf("%s/data-%s", w.attempt, sinkName(w.s.i))
 		w.s.p.io("write %s", f.name)
@@ -403,6 +405,8 @@ type simFiles struct {
 	name string
 	rows int64
 	uuid int // of the table that they were written for
+	// schema is the one that they were written for.
+	schema int
 }
 
 func (f simFiles) Rows() int64 { return f.rows }
@@ -432,10 +436,18 @@ func (v *simView) Ancestry() batch.Ancestry  { return v.ancestry }
 func (v *simView) Head() int64               { return v.head }
 func (v *simView) History() []driver.Stamped { return v.history }
 
+func (v *simView) Fits(files driver.Files) bool {
+	f := files.(simFiles)
+	return f.uuid != v.uuid || f.rows == 0 || f.schema == v.schema
+}
+
 func (v *simView) Commit(_ context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
 	all := slices.Clone(v.files)
 	if f, ok := files.(simFiles); ok && f.uuid != v.uuid {
 		return 0, fmt.Errorf("the table was dropped and made again: %w", batch.ErrInvalid)
+	}
+	if f, ok := files.(simFiles); ok && f.rows > 0 && f.schema != v.schema {
+		v.p.w.fail("wrong schema", "process %d commits files of schema %d in t%d, which has %d", v.p.id, f.schema, v.i, v.schema)
 	}
 	if f, ok := files.(simFiles); ok && f.name != "" {
 		all = append(all, f.name)

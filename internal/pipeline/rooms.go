@@ -50,6 +50,12 @@ type view struct {
 	table *sink.Table
 }
 
+// Fits implements driver.View.
+func (v view) Fits(files driver.Files) bool {
+	f, _ := files.(*sink.Files)
+	return v.View.Fits(f)
+}
+
 // Commit implements driver.View. What expired an hour ago is deleted behind it.
 func (v view) Commit(ctx context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
 	f, _ := files.(*sink.Files) // none for an anchor

@@ -247,10 +247,22 @@ func (f *Files) check(meta table.Metadata) error {
 	if f.table != meta.TableUUID() {
 		return fmt.Errorf("%w: the table was dropped and made again while the batch was written; start the pipeline again", batch.ErrInvalid)
 	}
-	if f.schema != meta.CurrentSchema().ID || f.spec != meta.DefaultPartitionSpec() {
-		return fmt.Errorf("%w: the table's schema or partitioning changed while the batch was written; start the pipeline again", batch.ErrInvalid)
+	if !f.fit(meta) {
+		return fmt.Errorf("%w: the files are for another schema or partitioning than the table has; start the pipeline again", batch.ErrInvalid)
 	}
 	return nil
+}
+
+// fit says whether the files, if there are any, are for the schema and the spec.
+func (f *Files) fit(meta table.Metadata) bool {
+	return len(f.files) == 0 || f.schema == meta.CurrentSchema().ID && f.spec == meta.DefaultPartitionSpec()
+}
+
+// Fits says whether files can be committed to the table as it is; not where its
+// schema or partitioning was changed since they were written. Then the batch must
+// be written again.
+func (v *View) Fits(files *Files) bool {
+	return files == nil || files.table != v.meta.TableUUID() || files.fit(v.meta)
 }
 
 // manifestsOf returns the manifests of a snapshot, from memory where this

@@ -304,6 +304,36 @@ func TestRollbackIsSeen(t *testing.T) {
 	}
 }
 
+// TestFits: files are for one schema and one partitioning, if there are any.
+func TestFits(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(nil)
+	f.commit(tbl, "a0", makeRows(0, 5))
+	v := f.load(tbl)
+	fresh := func() *Files {
+		return &Files{table: v.meta.TableUUID(), schema: v.meta.CurrentSchema().ID, spec: v.meta.DefaultPartitionSpec(), files: make([]iceberg.DataFile, 1)}
+	}
+	for name, c := range map[string]struct {
+		change func(*Files)
+		fits   bool
+	}{
+		"as they were written":          {func(*Files) {}, true},
+		"another schema":                {func(f *Files) { f.schema++ }, false},
+		"another partitioning":          {func(f *Files) { f.spec++ }, false},
+		"no files":                      {func(f *Files) { f.schema++; f.files = nil }, true},
+		"another table is not for this": {func(f *Files) { f.table[0]++; f.schema++ }, true},
+	} {
+		files := fresh()
+		c.change(files)
+		if v.Fits(files) != c.fits {
+			t.Errorf("%s: %v", name, !c.fits)
+		}
+	}
+	if !v.Fits(nil) {
+		t.Error("nothing does not fit")
+	}
+}
+
 // TestRollbackBehindExpiredSnapshots: that what lay before the head has expired
 // does not hide that the tagged snapshot was built upon it.
 func TestRollbackBehindExpiredSnapshots(t *testing.T) {
