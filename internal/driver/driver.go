@@ -97,7 +97,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Driver carries one pipeline from batch to batch. It is used by one goroutine.
+// Driver carries one pipeline from batch to batch. One goroutine calls it and
+// changes its fields. What runs beside that goroutine, ahead of a batch or behind
+// it, reads only the rooms, the options and the sinks' Sink, which never change,
+// and sweeps and arrived, which guard themselves.
 type Driver struct {
 	rooms Rooms
 	opts  Options

@@ -415,7 +415,7 @@ func (d *Driver) position() batch.Offsets {
 // by its number, and what was built on it, while the tag is where this process
 // found it. A rollback that comes later is another matter.
 func (d *Driver) adopts(s *sink, view View) bool {
-	return view.Stamp().Hash() == *s.found && slices.ContainsFunc(view.History(), func(h Stamped) bool {
+	return view.Stamp().Hash() == *s.found && slices.ContainsFunc(view.History(), func(h batch.Stamped) bool {
 		return slices.Contains(d.opts.Adopt, fmt.Sprintf("%s@%d", s.Name, h.Snapshot))
 	})
 }

@@ -147,7 +147,7 @@ func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign b
 }
 
 // foreign says whether another writer made a snapshot.
-func (d *Driver) foreign(h Stamped) bool {
+func (d *Driver) foreign(h batch.Stamped) bool {
 	return h.Stamp == nil || h.Stamp.UUID != d.inc.UUID || h.Stamp.Stream != d.opts.Stream
 }
 

@@ -100,7 +100,7 @@ type View interface {
 	Head() int64
 	// History returns the live snapshots from the head back, as far as parents
 	// lead.
-	History() []Stamped
+	History() []batch.Stamped
 	// Snapshot returns the stamp of any live snapshot, nil for another writer's;
 	// ok is false where there is no such snapshot.
 	Snapshot(id int64) (stamp *batch.Stamp, ok bool)
@@ -116,12 +116,6 @@ type View interface {
 	// writers lie between, or may lie there where the walk ends at an expired
 	// one, and dropForeign is false.
 	Restore(ctx context.Context, stamp *batch.Stamp, snapshot int64, dropForeign bool) (int64, error)
-}
-
-// Stamped is a live snapshot and its stamp, nil for another writer's.
-type Stamped struct {
-	Snapshot int64
-	Stamp    *batch.Stamp
 }
 
 // Checkpoint is the pipeline's own records.

@@ -336,7 +336,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 		}
 	}
 	for id := t.head; id != 0 && !t.snaps[id].expired; id = t.snaps[id].parent {
-		v.history = append(v.history, driver.Stamped{Snapshot: id, Stamp: t.snaps[id].stamp})
+		v.history = append(v.history, batch.Stamped{Snapshot: id, Stamp: t.snaps[id].stamp})
 	}
 	return v, nil
 }
@@ -421,7 +421,7 @@ type simView struct {
 	stamp     *batch.Stamp
 	ancestry  batch.Ancestry
 	files     []string
-	history   []driver.Stamped
+	history   []batch.Stamped
 	live      map[int64]*batch.Stamp
 }
 
@@ -430,11 +430,11 @@ func (v *simView) Snapshot(id int64) (*batch.Stamp, bool) {
 	return st, ok
 }
 
-func (v *simView) Stamp() *batch.Stamp       { return v.stamp }
-func (v *simView) Tagged() int64             { return v.tag }
-func (v *simView) Ancestry() batch.Ancestry  { return v.ancestry }
-func (v *simView) Head() int64               { return v.head }
-func (v *simView) History() []driver.Stamped { return v.history }
+func (v *simView) Stamp() *batch.Stamp      { return v.stamp }
+func (v *simView) Tagged() int64            { return v.tag }
+func (v *simView) Ancestry() batch.Ancestry { return v.ancestry }
+func (v *simView) Head() int64              { return v.head }
+func (v *simView) History() []batch.Stamped { return v.history }
 
 func (v *simView) Fits(files driver.Files) bool {
 	f := files.(simFiles)

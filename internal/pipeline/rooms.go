@@ -66,15 +66,6 @@ func (v view) Commit(ctx context.Context, stamp *batch.Stamp, files driver.Files
 	return id, err
 }
 
-// History implements driver.View.
-func (v view) History() []driver.Stamped {
-	var all []driver.Stamped
-	for _, s := range v.View.History() {
-		all = append(all, driver.Stamped(s))
-	}
-	return all
-}
-
 // alive says whether a process of this host runs. In a container every process
 // has number 1: then it is this one, and the one before it is gone.
 func alive(w batch.Writer) bool {

@@ -115,21 +115,15 @@ func (v *View) walk(f func(*table.Snapshot) bool) {
 	}
 }
 
-// Stamped is a live snapshot and its stamp, nil for another writer's.
-type Stamped struct {
-	Snapshot int64
-	Stamp    *batch.Stamp
-}
-
 // History returns the live snapshots from the head back.
-func (v *View) History() []Stamped {
-	var all []Stamped
+func (v *View) History() []batch.Stamped {
+	var all []batch.Stamped
 	v.walk(func(s *table.Snapshot) bool {
 		st, err := stampOf(s)
 		if err != nil {
 			st = nil // of a newer version: not ours to judge
 		}
-		all = append(all, Stamped{s.SnapshotID, st})
+		all = append(all, batch.Stamped{Snapshot: s.SnapshotID, Stamp: st})
 		return true
 	})
 	return all
