@@ -663,11 +663,14 @@ func (s simStore) Create(_ context.Context, key string, data []byte) error {
 func (s simStore) Put(_ context.Context, key string, data []byte) error {
 	s.p.io("put %s", key)
 	s.p.w.store[key] = slices.Clone(data)
-	return nil
+	return s.p.flaky("put")
 }
 
 func (s simStore) Get(_ context.Context, key string) ([]byte, error) {
 	s.p.io("get %s", key)
+	if err := s.p.flaky("get"); err != nil {
+		return nil, err
+	}
 	if data, ok := s.p.w.store[key]; ok {
 		return slices.Clone(data), nil
 	}
@@ -676,6 +679,9 @@ func (s simStore) Get(_ context.Context, key string) ([]byte, error) {
 
 func (s simStore) List(_ context.Context, prefix, after string) ([]string, error) {
 	s.p.io("list %s", prefix)
+	if err := s.p.flaky("list"); err != nil {
+		return nil, err
+	}
 	var keys []string
 	for k := range s.p.w.store {
 		if strings.HasPrefix(k, prefix) && k > after {
@@ -689,7 +695,7 @@ func (s simStore) List(_ context.Context, prefix, after string) ([]string, error
 func (s simStore) Delete(_ context.Context, key string) error {
 	s.p.io("delete %s", key)
 	delete(s.p.w.store, key)
-	return nil
+	return s.p.flaky("delete")
 }
 
 var (
