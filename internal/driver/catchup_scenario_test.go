@@ -33,3 +33,24 @@ func TestCatchUpInSteps(t *testing.T) {
 		s.die("the table that joined is at %d", at)
 	}
 }
+
+// TestJoinAhead: the checkpoint is lost while the sink whose table is ahead of the
+// others is not in the spec. When it joins it goes on where it is, record by
+// record, after the others have come there.
+func TestJoinAhead(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1})
+	s.idle(0)
+	s.procs[0].kill()
+	s.out[0] = true
+	s.rows(0, 3)
+	s.idle(0)
+	s.procs[0].kill()
+	s.loseCheckpoint()
+	s.out[0], s.out[1] = false, true
+	s.rows(1, 3)
+	s.until(0, "create sim/offsets/1-")
+	s.through(0, "create sim/offsets/1-")
+	s.procs[0].kill()
+	s.out[1] = false
+	s.settles()
+}

@@ -17,11 +17,12 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if at != nil && from == nil {
+		works := at != nil && (s.From == nil || behind(at, f.Position))
+		if works && from == nil {
 			from = at
 		}
 		switch {
-		case at != nil && at.Equal(from):
+		case works && at.Equal(from):
 			sp.Active, sp.Due, sp.CatchUp, sp.From = true, true, true, at
 		case at != nil:
 			sp.Lags = true
@@ -34,7 +35,7 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 	ranges := []batch.Range{}
 	for _, tp := range from.Partitions() {
 		end, open := f.Position[tp]
-		r := batch.Range{TopicPartition: tp, Start: from[tp], End: end, Epoch: -1}
+		r := batch.Range{TopicPartition: tp, Start: from[tp], End: max(from[tp], end), Epoch: -1}
 		switch {
 		case !open: // a plan of the others has closed it
 			r.End, r.Closed = r.Start, true
@@ -49,14 +50,15 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 	return plan, nil
 }
 
-// lagging returns where a table stands that lacks something before the position,
-// nil for one that does not.
+// lagging returns where a table stands that is not where the pipeline is, nil for
+// one that is. It may be ahead, if the checkpoint was lost while its sink was not
+// in the spec: then it waits for the others.
 func lagging(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 	if !s.Lags {
 		return nil, nil
 	}
 	from, err := own(f, p, s)
-	if err != nil || s.From != nil && !behind(from, f.Position) {
+	if err != nil || s.From != nil && level(from, f.Position) {
 		return nil, err
 	}
 	return from, nil
@@ -84,15 +86,16 @@ func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 		at, ok := s.From[tp]
 		if !ok && s.From == nil {
 			at, ok = f.Starts[tp]
+			at = min(at, end)
 		}
 		if a, listed := begin[tp]; !ok && listed {
-			at, ok = a.Start, true
+			at, ok = min(a.Start, end), true
 		}
 		switch id := remade[anonymous(tp)]; {
 		case ok && at < end && !p.Sources.Reads(tp) && !p.Sources.record(tp):
 			return nil, unreadError(tp, at, end)
 		case ok:
-			from[tp] = min(at, end)
+			from[tp] = at
 		case !p.Sources.Reads(tp):
 			from[tp] = end
 		case id == "" && !f.Gone[topicOf(tp)]:
@@ -108,6 +111,16 @@ func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 		}
 	}
 	return from, nil
+}
+
+// level says whether a table that stands at from is where the pipeline is.
+func level(from, position batch.Offsets) bool {
+	for tp, at := range position {
+		if from[tp] != at {
+			return false
+		}
+	}
+	return true
 }
 
 // behind says whether a table that stands at from lacks something.

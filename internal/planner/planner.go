@@ -82,7 +82,7 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	}
 	// They take turns, so that tables that lag hold the others up for one batch at
 	// most, which is within the limits.
-	if catching != nil && (!f.CaughtUp || !slices.ContainsFunc(catching.Sinks, level)) {
+	if catching != nil && (!f.CaughtUp || !slices.ContainsFunc(catching.Sinks, waitsNot)) {
 		return catching, nil
 	}
 	plan, err := ordinary(f, p)
@@ -92,8 +92,8 @@ func Next(f Facts, p Policy) (*batch.Plan, error) {
 	return plan, err
 }
 
-// level says whether a sink, as a plan for tables that lag has it, does not.
-func level(s batch.SinkPlan) bool { return !s.CatchUp && !s.Lags }
+// waitsNot says whether a sink, as a plan for tables that lag has it, is level.
+func waitsNot(s batch.SinkPlan) bool { return !s.CatchUp && !s.Lags }
 
 // ordinary plans a batch for the sinks whose tables do not lag.
 func ordinary(f Facts, p Policy) (*batch.Plan, error) {

@@ -178,6 +178,27 @@ func TestCatchUpAlone(t *testing.T) {
 	}
 }
 
+// TestCatchUpOfATableAhead: it goes on where it is, in each partition, when the
+// others have come there.
+func TestCatchUpOfATableAhead(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 9, tp(1): 5}, batch.Available{TopicPartition: tp(0), End: 20}, batch.Available{TopicPartition: tp(1), End: 20})
+	f.Sinks = append(f.Sinks, lags("b", batch.Offsets{tp(0): 7, tp(1): 8}))
+	p, err := Next(f, Policy{})
+	if err != nil || !p.CatchesUp() || p.End()[tp(0)] != 9 || p.End()[tp(1)] != 8 || p.Position()[tp(1)] != 5 {
+		t.Fatalf("%+v %v", p, err)
+	}
+	f.Sinks[1].From = p.End()
+	p, err = Next(f, Policy{Limits: Limits{RecordsMax: 2}})
+	if err != nil || p.CatchesUp() || p.Sinks[1].Active || !p.Sinks[1].Lags {
+		t.Fatalf("behind only: %+v %v", p, err)
+	}
+	f.Position, f.CaughtUp = batch.Offsets{tp(0): 9, tp(1): 12}, false
+	p, err = Next(f, Policy{})
+	if err != nil || !p.CatchesUp() || p.Ranges[1].Start != 8 || p.Ranges[1].End != 12 {
+		t.Fatalf("passed by: %+v %v", p, err)
+	}
+}
+
 // TestCatchUpOfAClosedPartition: what the others closed meanwhile is closed in a
 // table that lags, too.
 func TestCatchUpOfAClosedPartition(t *testing.T) {
