@@ -121,7 +121,7 @@ func TestKafkaLogins(t *testing.T) {
 	}
 	k := servers.StartKafkaWith(t, "testdata", servers.KafkaOptions{
 		Listeners: ports,
-		Properties: fmt.Sprintf(`listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,BOTH:SASL_SSL,TLS:SSL,MUTUAL:SSL
+		Properties: fmt.Sprintf(`listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OWN:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,BOTH:SASL_SSL,TLS:SSL,MUTUAL:SSL
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 connections.max.reauth.ms=2000
 ssl.keystore.type=PEM
