@@ -219,15 +219,14 @@ func (c *change) summary() *table.Summary {
 		size += f.FileSizeBytes()
 	}
 	p := iceberg.Properties{}
-	was := func(key string) int64 {
+	// A total that another writer left out stays out: nobody could tell a wrong
+	// one from a right one.
+	was := func(key string) (int64, bool) {
 		if c.totals == nil {
-			return 0
+			return 0, len(c.base) == 0
 		}
 		n, err := strconv.ParseInt(c.totals.Properties[key], 10, 64)
-		if err != nil {
-			return 0 // another writer left it out
-		}
-		return n
+		return n, err == nil
 	}
 	for key, n := range map[string]int64{addedFiles: files, addedRecords: records, addedBytes: size} {
 		if n > 0 {
@@ -235,7 +234,9 @@ func (c *change) summary() *table.Summary {
 		}
 	}
 	for key, n := range map[string]int64{totalFiles: files, totalRecords: records, totalBytes: size, "total-delete-files": 0, "total-position-deletes": 0, "total-equality-deletes": 0} {
-		p[key] = strconv.FormatInt(was(key)+n, 10)
+		if before, known := was(key); known {
+			p[key] = strconv.FormatInt(before+n, 10)
+		}
 	}
 	maps.Copy(p, c.stamp.Properties())
 	return &table.Summary{Operation: c.operation, Properties: p}

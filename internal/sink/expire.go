@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,39 +14,47 @@ import (
 	"github.com/frazil-io/frazil/internal/lake"
 )
 
-// cacheMax bounds the manifests whose entries are kept for merging.
+// cacheMax bounds the manifests whose entries are kept for merging. Only small
+// ones are: those of merged manifests would be the whole table in the end.
 const cacheMax = 4 * mergeWidth
 
 // expired returns the snapshots that the next commit removes: ancestors of the
-// head beyond those to keep. One that a ref names stays, and so does whatever is
-// not an ancestor of every live frazil tag: cutting the walk from the head to
-// such a tag would make a rollback indistinguishable.
+// head beyond those to keep. One that a ref of somebody else names stays, and so
+// does whatever is not an ancestor of every live frazil tag of the branch:
+// cutting the walk from the head to such a tag would make a rollback
+// indistinguishable.
 func (v *View) expired() []int64 {
 	named := map[int64]bool{}
-	var tags []int64
+	tagged := map[int64]bool{}
 	for name, ref := range v.meta.Refs() {
+		if name == v.t.tag { // it moves to the new snapshot
+			continue
+		}
 		named[ref.SnapshotID] = true
-		if strings.HasPrefix(name, "frazil-") && name != v.t.tag && v.alive(ref.SnapshotID) {
-			tags = append(tags, ref.SnapshotID)
+		if strings.HasPrefix(name, "frazil-") && v.alive(ref.SnapshotID) {
+			tagged[ref.SnapshotID] = true
 		}
 	}
-	if v.tagged != nil { // ours moves to the new snapshot
-		delete(named, v.tagged.SnapshotID)
-	}
+	ahead := 0 // tags of the branch that the walk has not met yet; those of others are never met
+	v.walk(func(s *table.Snapshot) bool {
+		if tagged[s.SnapshotID] {
+			ahead++
+		}
+		return true
+	})
 	var gone []int64
 	hours := map[int64]bool{}
 	horizon := v.t.now().Add(-v.t.opts.KeepHourly).UnixMilli()
-	passed := len(tags) // tags that the walk has not met yet
-	kept := 1           // the new snapshot
+	kept := 1 // the new snapshot
 	v.walk(func(s *table.Snapshot) bool {
-		if slices.Contains(tags, s.SnapshotID) {
-			passed--
+		if tagged[s.SnapshotID] {
+			ahead--
 		}
 		hour := s.TimestampMs / time.Hour.Milliseconds()
 		newest := !hours[hour]
 		hours[hour] = true
 		switch {
-		case kept < v.t.opts.KeepSnapshots, newest && s.TimestampMs >= horizon, named[s.SnapshotID], passed > 0:
+		case kept < v.t.opts.KeepSnapshots, newest && s.TimestampMs >= horizon, named[s.SnapshotID], ahead > 0:
 			kept++
 		default:
 			gone = append(gone, s.SnapshotID)

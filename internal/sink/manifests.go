@@ -15,13 +15,13 @@ import (
 const mergeWidth = 32
 
 // buildManifests returns the manifests of the snapshot: those of base, some of
-// them merged, and one with the new files. made are the entries of those that
-// were written here.
+// them merged, and one with the new files. made are the entries of that one
+// where it is small, as a merge will soon want them.
 func (v *View) buildManifests(c *change) (manifests []iceberg.ManifestFile, made map[string][]iceberg.ManifestEntry, err error) {
 	made = map[string][]iceberg.ManifestEntry{}
 	manifests = c.base
 	if v.meta.Version() == 2 { // format 3 numbers rows by manifest; its manifests stay
-		if manifests, err = v.merge(c, made); err != nil {
+		if manifests, err = v.merge(c); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -38,7 +38,9 @@ func (v *View) buildManifests(c *change) (manifests []iceberg.ManifestFile, made
 	if err != nil {
 		return nil, nil, err
 	}
-	made[m.FilePath()] = kept
+	if len(kept) < mergeWidth {
+		made[m.FilePath()] = kept
+	}
 	return append([]iceberg.ManifestFile{m}, manifests...), made, nil
 }
 
@@ -69,7 +71,7 @@ func size(m iceberg.ManifestFile) (class int) {
 const sizeMax = 3
 
 // merge puts manifests of one class together where there are mergeWidth of them.
-func (v *View) merge(c *change, made map[string][]iceberg.ManifestEntry) ([]iceberg.ManifestFile, error) {
+func (v *View) merge(c *change) ([]iceberg.ManifestFile, error) {
 	classes := map[int][]iceberg.ManifestFile{}
 	spec := v.spec()
 	for _, m := range c.base {
@@ -83,14 +85,13 @@ func (v *View) merge(c *change, made map[string][]iceberg.ManifestEntry) ([]iceb
 		if len(classes[class]) < mergeWidth {
 			continue
 		}
-		m, entries, err := v.mergeInto(c, classes[class])
+		m, err := v.mergeInto(c, classes[class])
 		if err != nil {
 			return nil, err
 		}
 		for _, old := range classes[class] {
 			gone[old.FilePath()] = true
 		}
-		made[m.FilePath()] = entries
 		merged = append(merged, m)
 		break // one class a commit keeps each commit short
 	}
@@ -102,17 +103,16 @@ func (v *View) merge(c *change, made map[string][]iceberg.ManifestEntry) ([]iceb
 	return merged, nil
 }
 
-func (v *View) mergeInto(c *change, manifests []iceberg.ManifestFile) (iceberg.ManifestFile, []iceberg.ManifestEntry, error) {
+func (v *View) mergeInto(c *change, manifests []iceberg.ManifestFile) (iceberg.ManifestFile, error) {
 	var entries []iceberg.ManifestEntry
 	for _, m := range manifests {
 		kept, err := v.entriesOf(m)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		entries = append(entries, kept...)
 	}
-	m, err := v.writeManifest(c, v.spec(), entries)
-	return m, entries, err
+	return v.writeManifest(c, v.spec(), entries)
 }
 
 // entriesOf returns the files of a manifest as a merged one names them.

@@ -147,7 +147,7 @@ func (f *dataFile) close() (iceberg.DataFile, error) {
 		return nil, fmt.Errorf("%w: %s: %d, not %d", errMiscount, f.name, meta.NumRows, f.rows)
 	}
 	order := 0
-	if f.w.sort != nil {
+	if f.w.sort != nil && meta.NumRowGroups() == 1 { // each row group is sorted alone
 		order = f.w.meta.DefaultSortOrder()
 	}
 	d, err := table.DataFileFromMetadata(table.DataFileArgs{

@@ -461,6 +461,53 @@ func TestExpiryKeepsTheWalk(t *testing.T) {
 	}
 }
 
+// TestExpiryLeavesRefsOfOthers: a tag that somebody put on the snapshot of our
+// own tag stays, whatever was committed on top.
+func TestExpiryLeavesRefsOfOthers(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(func(o *Options) { o.KeepSnapshots, o.KeepHourly = 2, time.Nanosecond })
+	kept := f.commit(tbl, "a0", makeRows(0, 1))
+	f.moveRef("audited", kept, table.TagRef)
+	f.foreign(3)
+	f.now = f.now.Add(2 * time.Hour)
+	for i := range 3 {
+		f.commit(tbl, fmt.Sprint("b", i))
+	}
+	meta := f.load(tbl).meta
+	if s := meta.SnapshotByName("audited"); s == nil || s.SnapshotID != kept {
+		t.Fatalf("the tag of another is on %v", s)
+	}
+	if n := len(meta.Snapshots()); n > 4 {
+		t.Fatalf("%d snapshots are kept", n)
+	}
+}
+
+// TestExpiryOnTwoBranches: the tag of a pipeline that writes to another branch
+// holds back what leads to it, and nothing else.
+func TestExpiryOnTwoBranches(t *testing.T) {
+	f := newFixture(t)
+	keep := func(o *Options) { o.KeepSnapshots, o.KeepHourly = 3, time.Hour }
+	tbl := f.mustOpen(keep)
+	base := f.commit(tbl, "a0", makeRows(0, 1))
+	f.moveRef("side", base, table.BranchRef)
+	other, err := f.open(func(o *Options) { keep(o); o.Pipeline, o.Branch = "q", "side" }, rowSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.load(other).Commit(context.Background(), &batch.Stamp{Name: "q", Start: batch.Offsets{}, End: batch.Offsets{}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 12 {
+		f.commit(tbl, fmt.Sprint("b", i), makeRows(i+1, i+2))
+	}
+	if n := len(f.load(tbl).History()); n > 6 {
+		t.Fatalf("%d snapshots of main are kept for a tag that is not on it", n)
+	}
+	if v := f.load(other); v.Ancestry() != batch.IsAncestor {
+		t.Fatalf("q's own: %d", v.Ancestry())
+	}
+}
+
 // TestCommitsStayFlat: what a commit reads and writes is bounded, however many
 // came before.
 func TestCommitsStayFlat(t *testing.T) {
