@@ -59,10 +59,10 @@ func judge(err error) (todo string, kind error) {
 		return "a topic cannot have this name; correct topics", batch.ErrInvalid
 	case isAny(err, kerr.UnsupportedVersion):
 		return "the broker is too old; frazil needs Kafka 0.11 or newer", batch.ErrInvalid
+	case is[x509.HostnameError](err): // before what wraps it
+		return "the broker's certificate is for another name; check tls server_name", batch.ErrInvalid
 	case is[x509.UnknownAuthorityError](err), is[x509.CertificateInvalidError](err), is[*tls.CertificateVerificationError](err):
 		return "the broker's certificate is not trusted; check tls ca", batch.ErrInvalid
-	case is[x509.HostnameError](err):
-		return "the broker's certificate is for another name; check tls server_name", batch.ErrInvalid
 	case isAlert(err):
 		return "the broker refused the TLS connection; check tls cert and key", batch.ErrInvalid
 	case is[tls.RecordHeaderError](err):

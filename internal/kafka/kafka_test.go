@@ -220,7 +220,7 @@ func TestTLS(t *testing.T) {
 		"mutual":          {mutual, with(func(o *TLS) { o.Cert, o.Key = ours.file("client.pem"), ours.file("client.key") }), nil, ""},
 		"mutual, no cert": {mutual, good, batch.ErrInvalid, "check tls cert and key"},
 		"another ca":      {open, with(func(o *TLS) { o.CA = others.file("ca.pem") }), batch.ErrInvalid, "check tls ca"},
-		"another name":    {open, with(func(o *TLS) { o.ServerName = "other.test" }), batch.ErrInvalid, "tls"},
+		"another name":    {open, with(func(o *TLS) { o.ServerName = "other.test" }), batch.ErrInvalid, "check tls server_name"},
 		"no tls here":     {open, TLS{}, batch.ErrUnavailable, ""},
 		"no file":         {open, with(func(o *TLS) { o.CA = ours.file("none.pem") }), batch.ErrInvalid, "none.pem"},
 		"no certificate":  {open, with(func(o *TLS) { o.CA = ours.file("ca.key") }), batch.ErrInvalid, "holds no certificate"},
@@ -279,6 +279,25 @@ func TestTokenEndpoint(t *testing.T) {
 	s.TokenURL = "http://127.0.0.1:1"
 	_, err = s.fetchToken(t.Context())
 	wants(t, err, batch.ErrUnavailable, "token endpoint")
+}
+
+// TestTokenIsRefused: a broker says so by an answer that is no error.
+func TestTokenIsRefused(t *testing.T) {
+	mechanism, err := SASL{Mechanism: "oauthbearer", Token: secret}.mechanism()
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, _, err := mechanism.Authenticate(t.Context(), "b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, _, err := session.Challenge(nil); !done || err != nil {
+		t.Fatalf("%t, %v", done, err)
+	}
+	for answer, text := range map[string]string{`{"status":"invalid_token"}`: "(invalid_token)", "junk": "(no reason given)"} {
+		_, _, err := session.Challenge([]byte(answer))
+		wants(t, err, batch.ErrInvalid, text)
+	}
 }
 
 // TestTokenFile: the file is read for each login.

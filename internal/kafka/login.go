@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,11 +72,11 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	case "oauthbearer":
 		switch {
 		case s.TokenURL != "":
-			return oauth.Oauth(s.fetchToken), s.need(s.ClientID, "client_id", s.ClientSecret, "client_secret")
+			return bearer{oauth.Oauth(s.fetchToken)}, s.need(s.ClientID, "client_id", s.ClientSecret, "client_secret")
 		case s.TokenFile != "":
-			return oauth.Oauth(s.readToken), nil
+			return bearer{oauth.Oauth(s.readToken)}, nil
 		}
-		return oauth.Auth{Token: s.Token}.AsMechanism(), s.need(s.Token, "token (or token_file, or token_url)")
+		return bearer{oauth.Auth{Token: s.Token}.AsMechanism()}, s.need(s.Token, "token (or token_file, or token_url)")
 	case "aws_msk_iam":
 		if s.Username == "" {
 			return aws.ManagedStreamingIAM(defaultChain), nil
@@ -93,6 +94,31 @@ func (s SASL) need(pairs ...string) error {
 		}
 	}
 	return nil
+}
+
+// bearer is a login with a token. A broker refuses a token by an answer that is
+// no error (RFC 7628, section 3.2.2), of which franz-go says only that it did
+// not expect it.
+type bearer struct{ sasl.Mechanism }
+
+// Authenticate implements sasl.Mechanism.
+func (b bearer) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	session, first, err := b.Mechanism.Authenticate(ctx, host)
+	return bearerSession{session}, first, err
+}
+
+type bearerSession struct{ sasl.Session }
+
+// Challenge implements sasl.Session.
+func (b bearerSession) Challenge(answer []byte) (bool, []byte, error) {
+	if len(answer) == 0 {
+		return b.Session.Challenge(answer)
+	}
+	var refused struct{ Status string }
+	if err := json.Unmarshal(answer, &refused); err != nil || refused.Status == "" {
+		refused.Status = "no reason given"
+	}
+	return false, nil, fmt.Errorf("%w: the broker refused the token (%s); check sasl token, token_file or token_url", batch.ErrInvalid, refused.Status)
 }
 
 // readToken reads the token's file, which may be written anew meanwhile.

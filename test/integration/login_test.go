@@ -164,14 +164,14 @@ listener.name.mutual.ssl.client.auth=required
 		"scram-sha-512, wrong":        {kafka.Options{Brokers: at("LOGIN"), SASL: user("scram-sha-512", "wrong-word")}, "check sasl username and password"},
 		"oauthbearer":                 {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", Token: token(t, time.Hour)}}, ""},
 		"oauthbearer, file":           {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", TokenFile: file}}, ""},
-		"oauthbearer, ended":          {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", Token: token(t, -time.Minute)}}, "the broker refused the login"},
-		"oauthbearer, junk":           {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", Token: "wrong-word"}}, "the broker refused the login"},
+		"oauthbearer, ended":          {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", Token: token(t, -time.Minute)}}, "the broker refused the token (invalid_token)"},
+		"oauthbearer, junk":           {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "oauthbearer", Token: "wrong-word"}}, "the broker refused the token (invalid_token)"},
 		"mechanism that is off":       {kafka.Options{Brokers: at("LOGIN"), SASL: kafka.SASL{Mechanism: "aws_msk_iam", Username: "u", Password: "wrong-word"}}, "sasl"},
 		"login over tls":              {kafka.Options{Brokers: at("BOTH"), SASL: user("scram-sha-512", password), TLS: trust}, ""},
 		"login over tls, wrong":       {kafka.Options{Brokers: at("BOTH"), SASL: user("plain", "wrong-word"), TLS: trust}, "check sasl username and password"},
 		"tls":                         {kafka.Options{Brokers: at("TLS"), TLS: trust}, ""},
 		"tls, another authority":      {kafka.Options{Brokers: at("TLS"), TLS: kafka.TLS{Enabled: true, CA: others.file("ca.pem")}}, "check tls ca"},
-		"tls, another name":           {kafka.Options{Brokers: at("TLS"), TLS: kafka.TLS{Enabled: true, CA: certs.file("ca.pem"), ServerName: "other.test"}}, "tls"},
+		"tls, another name":           {kafka.Options{Brokers: at("TLS"), TLS: kafka.TLS{Enabled: true, CA: certs.file("ca.pem"), ServerName: "other.test"}}, "check tls server_name"},
 		"mutual":                      {kafka.Options{Brokers: at("MUTUAL"), TLS: kafka.TLS{Enabled: true, CA: certs.file("ca.pem"), Cert: certs.file("client.pem"), Key: certs.file("client.key")}}, ""},
 		"mutual, no certificate":      {kafka.Options{Brokers: at("MUTUAL"), TLS: trust}, "check tls cert and key"},
 		"mutual, another authority's": {kafka.Options{Brokers: at("MUTUAL"), TLS: kafka.TLS{Enabled: true, CA: certs.file("ca.pem"), Cert: others.file("client.pem"), Key: others.file("client.key")}}, "check tls cert and key"},
@@ -233,11 +233,12 @@ func wrongPassword(t *testing.T, broker string) {
 	dir := t.TempDir()
 	l.spec = filepath.Join(dir, "pipeline.yaml")
 	text := fmt.Sprintf(`name: logins
+trigger: {interval: 1s}
 checkpoint: %[1]s/checkpoints
 catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
 sources:
   clicks:
-    kafka: {brokers: ["%[2]s"], topics: [clicks], sasl: {mechanism: scram-sha-512, username: reader, password: wrong-word}}
+    kafka: {brokers: ["%[2]s"], topics: [clicks], start: earliest, sasl: {mechanism: scram-sha-512, username: reader, password: wrong-word}}
     format: json
     columns: id BIGINT
 sinks:
