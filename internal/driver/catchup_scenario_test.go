@@ -28,8 +28,11 @@ func TestCatchUpInSteps(t *testing.T) {
 		reached = at
 		s.procs[0].kill()
 	}
+	s.rows(0, 8)
+	s.until(0, "commit t0") // in the others' turn
+	s.procs[0].kill()
 	s.settles()
-	if at := s.tables[1].stamp(0).End[s.tp(0)]; at != 50 {
+	if at := s.tables[1].stamp(0).End[s.tp(0)]; at != 58 {
 		s.die("the table that joined is at %d", at)
 	}
 }
