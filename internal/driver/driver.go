@@ -199,6 +199,7 @@ func (d *Driver) run(ctx context.Context) error {
 			return err
 		}
 		d.log.Info("the other driver was quicker; taking over again", "error", err)
+		d.watch.Waiting("") // for what the batch that was lost needed
 		if err := d.rest(ctx, pause.NextBackOff()); err != nil {
 			return err
 		}

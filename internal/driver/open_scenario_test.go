@@ -190,3 +190,27 @@ func TestJoinStart(t *testing.T) {
 		})
 	}
 }
+
+// TestRollback: another engine moves a table back behind what was committed. The
+// pipeline stops, running or not, and goes on when the table is as it was.
+func TestRollback(t *testing.T) {
+	for name, runs := range map[string]bool{"while it runs": true, "between runs": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(t, simConfig{tables: 2, drivers: 1})
+			s.idle(0)
+			s.rows(0, 1)
+			s.idle(0)
+			if !runs {
+				s.procs[0].kill()
+			}
+			s.rollback(1)
+			s.rows(0, 1)
+			if !runs {
+				s.procs[0].start()
+			}
+			s.stops(0, batch.ErrDataLost, "was rolled back")
+			s.undo(1)
+			s.settles()
+		})
+	}
+}
