@@ -198,6 +198,9 @@ func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets
 		if err != nil {
 			return nil, err
 		}
+		if err := d.checkUntagged(s, view); err != nil {
+			return nil, err
+		}
 		st, err := d.basis(s, view)
 		if err != nil {
 			return nil, err

@@ -71,6 +71,20 @@ func TestTagRemoved(t *testing.T) {
 		s.removeTag(1)
 		again(s, 1)
 	})
+	t.Run("after a rewind whose target has expired", func(t *testing.T) {
+		s := newScenario(t, two)
+		s.idle(0)
+		s.rows(0, 1)
+		s.idle(0)
+		s.procs[0].kill()
+		s.operator(0, "rewind", func(ctx context.Context, d *driver.Driver) error { return d.Rewind(ctx, 0, false) })
+		if err := s.ends(2); err != nil {
+			s.die("%v", err)
+		}
+		s.expire(1)
+		s.removeTag(1)
+		again(s, 0)
+	})
 	t.Run("with the checkpoint", func(t *testing.T) {
 		s := newScenario(t, two)
 		s.idle(0)
