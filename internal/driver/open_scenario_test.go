@@ -82,6 +82,7 @@ func TestTagRemoved(t *testing.T) {
 			s.die("%v", err)
 		}
 		s.expire(1)
+		s.until(0, "list sim/offsets/1-") // it has seen the tags
 		s.removeTag(1)
 		again(s, 0)
 	})
