@@ -72,7 +72,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 		if err != nil {
 			return nil, nil, err
 		}
-		if d.changed(p, lacking) {
+		if d.changed(p, lacking) || d.seizes(p, lacking) {
 			if p, err = d.revise(ctx, p, lacking); err != nil {
 				return nil, nil, err
 			}
@@ -141,6 +141,12 @@ func (d *Driver) changed(p *batch.Plan, lacking []*sink) bool {
 	return false
 }
 
+// seizes says whether p, which another driver has open, is to become this
+// driver's: its next log entry is made here then, and the other one is fenced.
+func (d *Driver) seizes(p *batch.Plan, lacking []*sink) bool {
+	return d.seizing && len(lacking) > 0 && p.Writer.ID != d.opts.Writer.ID
+}
+
 // revise logs a revision of p: the same ranges with the specs that this driver
 // has. Tables that have the batch keep what they were made with. A revised
 // batch is committed in every lacking sink, empty if need be, so that no other
@@ -151,7 +157,7 @@ func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink) (*b
 	if err != nil {
 		return nil, err
 	}
-	d.log.Info("the spec has changed since this batch was planned; revising it", "batch", q.Batch, "revision", q.Revision)
+	d.log.Info("this batch was planned by another driver or for another spec; revising it", "batch", q.Batch, "revision", q.Revision)
 	return q, d.append(ctx, q)
 }
 

@@ -114,6 +114,7 @@ type Driver struct {
 	sinks    []*sink // in the order of the spec
 
 	contacted map[string]bool // servers that answered at least once
+	seizing   bool            // Takeover has lost a race already
 	arrived   atomic.Bool     // Kafka has sent rows
 	sweeps    sweeper
 	behind    []*task  // writes the records of batches that are done
@@ -188,12 +189,18 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 	return err
 }
 
+// seizeMax bounds the pause before a busy owner's plan is tried again: each try
+// is a race that this driver may win.
+const seizeMax = time.Second
+
 // run takes over from another driver as often as needed with Options.Takeover:
-// one that is busy may be quicker to log the next batch. Once this driver has
+// one that is busy is quicker to log the next batch, as it has prepared it, so
+// from the second try on its open plan is revised instead. Once this driver has
 // logged a plan, whoever fences it has taken over in turn.
 func (d *Driver) run(ctx context.Context) error {
 	pause := newBackoff()
-	for {
+	pause.MaxInterval = seizeMax
+	for ; ; d.seizing = true {
 		err := d.drive(ctx)
 		if !d.opts.Takeover || !errors.Is(err, batch.ErrFenced) || d.owns() {
 			return err
