@@ -181,7 +181,8 @@ func (c *Checkpoint) newestIs(ctx context.Context, p *batch.Plan, key string) er
 		return err
 	}
 	if len(all) == 0 || !all[len(all)-1].Same(p.Incarnation) {
-		return fmt.Errorf("%w: incarnation %d-%s of this driver is not the newest one of the pipeline any more", batch.ErrFenced, p.Incarnation.Number, p.Incarnation.ID)
+		return fmt.Errorf("%w: incarnation %d-%s of this driver is not the newest one of the pipeline any more: the pipeline was recovered or rewound, or its checkpoint is gone; "+
+			"if no other driver runs it, start it again: it goes on from its tables", batch.ErrFenced, p.Incarnation.Number, p.Incarnation.ID)
 	}
 	return nil
 }

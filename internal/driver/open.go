@@ -239,8 +239,10 @@ func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error
 		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
 			return fmt.Errorf("%w: the table carries incarnation %d-%s", batch.ErrFenced, st.Incarnation, st.IncarnationID)
 		}
-		if err := d.checkAncestry(s, view); err != nil {
-			return err
+		if _, back := d.inc.Targets[s.Name]; !back { // a rewind leads out of a rollback
+			if err := d.checkAncestry(s, view); err != nil {
+				return err
+			}
 		}
 		if err := d.checkUntagged(s, view); err != nil {
 			return err

@@ -229,3 +229,19 @@ func TestRollback(t *testing.T) {
 		})
 	}
 }
+
+// TestRewindOutOfARollback: where the table cannot be rolled forward again, the
+// pipeline goes back with it.
+func TestRewindOutOfARollback(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1})
+	s.batches(3)
+	s.rollback(1)
+	s.rows(0, 1)
+	s.procs[0].start()
+	s.stops(0, batch.ErrDataLost, "was rolled back")
+	if err := s.ends(s.rewinds(1)); err != nil {
+		s.die("the rewind ends with %v", err)
+	}
+	s.procs[0].start()
+	s.settles()
+}

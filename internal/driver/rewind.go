@@ -126,9 +126,8 @@ func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign b
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := d.checkAncestry(s, view); err != nil {
-		return 0, 0, err
-	}
+	// Whether the tag is an ancestor of the head does not matter: from the head
+	// back to the target is what the rewind undoes, and the way out of a rollback.
 	oldest := batch.None
 	for _, h := range view.History() {
 		switch {

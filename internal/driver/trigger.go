@@ -98,7 +98,8 @@ func (d *Driver) checkIncarnation(ctx context.Context) error {
 		return err
 	}
 	if len(all) == 0 || !all[len(all)-1].Same(d.inc) {
-		return fmt.Errorf("%w: the checkpoint has another incarnation than %d-%s of this driver: the pipeline was recovered or rewound", batch.ErrFenced, d.inc.Number, d.inc.ID)
+		return fmt.Errorf("%w: the checkpoint has another incarnation than %d-%s of this driver: the pipeline was recovered or rewound, or its checkpoint is gone; "+
+			"if no other driver runs it, start it again: it goes on from its tables", batch.ErrFenced, d.inc.Number, d.inc.ID)
 	}
 	return nil
 }

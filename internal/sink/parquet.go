@@ -60,12 +60,14 @@ type dataFile struct {
 // counting knows how many bytes went through it.
 type counting struct {
 	io.WriteCloser
-	n int64
+	n   int64
+	err error // of the last write
 }
 
 func (c *counting) Write(p []byte) (int, error) {
 	n, err := c.WriteCloser.Write(p)
 	c.n += int64(n)
+	c.err = err
 	return n, err
 }
 
@@ -124,6 +126,9 @@ func (f *dataFile) create(sample arrow.RecordBatch) error {
 	f.writer, err = pqarrow.NewFileWriter(f.w.layout.files, f.out, parquet.NewWriterProperties(props...),
 		pqarrow.NewArrowWriterProperties(pqarrow.WithStoreSchema()))
 	if err != nil {
+		if f.out.err != nil { // of the file's first bytes, not of its schema
+			return lake.Classify("write "+f.name, f.out.err)
+		}
 		return f.w.invalid("open a Parquet file", err)
 	}
 	return nil
