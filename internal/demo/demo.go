@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -27,13 +28,42 @@ const (
 )
 
 // Broker is an embedded Kafka broker. Its data outlives it.
-type Broker struct{ cluster *kfake.Cluster }
+type Broker struct {
+	cluster *kfake.Cluster
+	lock    *os.File
+}
 
 // StartBroker starts a broker on a port of the loopback interface; 0 picks one.
 func StartBroker(dir string, port int) (*Broker, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	b, err := startBroker(dir, port)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	b.lock = lock
+	return b, nil
+}
+
+// lockFolder makes sure that one broker alone writes a folder: two would damage
+// its topics for good. The lock ends with the process, however that ends.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: another demo uses %s; end it, or give this one another folder with --data", batch.ErrInvalid, dir), f.Close())
+	}
+	return f, nil
+}
+
+func startBroker(dir string, port int) (*Broker, error) {
 	// The stored topics carry the broker's address: it keeps its port.
 	portFile := filepath.Join(dir, "port")
 	if data, err := os.ReadFile(portFile); err == nil && port == 0 {
@@ -53,14 +83,17 @@ func StartBroker(dir string, port int) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded broker on port %d: %w: %w", port, batch.ErrUnavailable, err)
 	}
-	return &Broker{c}, os.WriteFile(portFile, []byte(strconv.Itoa(port)), 0o644)
+	return &Broker{cluster: c}, os.WriteFile(portFile, []byte(strconv.Itoa(port)), 0o644)
 }
 
 // Addr is the broker's host:port.
 func (b *Broker) Addr() string { return b.cluster.ListenAddrs()[0] }
 
 // Close ends the broker; its data stays.
-func (b *Broker) Close() { b.cluster.Close() }
+func (b *Broker) Close() {
+	b.cluster.Close()
+	_ = b.lock.Close() // which lets go of the folder
+}
 
 var (
 	events    = []string{"click", "view", "scroll", "buy"}

@@ -62,6 +62,8 @@ type Pipeline struct {
 	source   *source.Source
 	tables   map[string]*sink.Table
 	log      *slog.Logger
+
+	committed map[string]bool // sinks to whose tables the checkpoint knows commits; set before they are opened
 }
 
 // New checks a spec as far as that needs no server: columns, SQL, types.
@@ -308,7 +310,7 @@ func (p *Pipeline) sinkOptions(name string) sink.Options {
 		format = 3
 	}
 	return sink.Options{
-		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
+		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, Committed: p.committed[name], PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
 		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
 		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
 	}
@@ -363,6 +365,9 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.committed, err = patient(stop, func() (map[string]bool, error) { return committed(ctx, cp) }); err != nil {
+		return nil, err
+	}
 	for _, name := range p.spec.Sinks.Names {
 		t, err := p.patiently(ctx, stop, name)
 		if err != nil {
@@ -386,6 +391,27 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		opts.Trigger.Interval = time.Duration(*i)
 	}
 	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+}
+
+// committed returns the sinks to whose tables the pipeline has committed, as its
+// newest plan says.
+func committed(ctx context.Context, cp *checkpoint.Checkpoint) (map[string]bool, error) {
+	all, err := cp.Incarnations(ctx)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	sinks := map[string]bool{}
+	for name := range all[len(all)-1].Targets { // of a rewind, whose log may be empty
+		sinks[name] = true
+	}
+	newest, err := cp.Newest(ctx, all[len(all)-1])
+	if err != nil || newest == nil {
+		return sinks, err
+	}
+	for _, s := range newest.Sinks {
+		sinks[s.Name] = s.Before.Hash != ""
+	}
+	return sinks, nil
 }
 
 // plannerSources is what the spec says of its sources to the planner.

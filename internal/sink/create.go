@@ -34,8 +34,11 @@ func (t *Table) openOrCreate(ctx context.Context) (*table.Table, error) {
 		return tbl, nil
 	case !errors.Is(err, catalog.ErrNoSuchTable) && !errors.Is(err, catalog.ErrNoSuchNamespace):
 		return nil, lake.Classify("load table "+t.opts.Table, err)
+	case t.opts.Committed:
+		return nil, fmt.Errorf("%w: table %s does not exist, though the checkpoint says that this pipeline has committed to it: its catalog was lost or replaced, the table was dropped, or the spec names another one than before. "+
+			"Bring it back; or, to begin again with an empty one, give the pipeline another name: %w", batch.ErrDataLost, t.opts.Table, err)
 	case !t.opts.Create:
-		return nil, fmt.Errorf("%w: table %s does not exist; create it, or set iceberg.create: true", batch.ErrInvalid, t.opts.Table)
+		return nil, fmt.Errorf("%w: table %s does not exist; create it, or set iceberg.create: true: %w", batch.ErrInvalid, t.opts.Table, err)
 	}
 	schema, err := icebergSchema(t.rows, t.opts.FormatVersion)
 	if err != nil {

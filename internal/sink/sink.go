@@ -27,11 +27,14 @@ import (
 
 // Options describe a sink's table.
 type Options struct {
-	Pipeline      string // its name, for the tag
-	Stream        string // "": main
-	Table         string // namespace.table
-	Branch        string // "": main
-	Create        bool   // namespace and table, when missing
+	Pipeline string // its name, for the tag
+	Stream   string // "": main
+	Table    string // namespace.table
+	Branch   string // "": main
+	Create   bool   // namespace and table, when missing
+	// Committed says that the pipeline has committed to the table: a missing one
+	// is batch.ErrDataLost and is never made again.
+	Committed     bool
 	PartitionBy   []string
 	SortBy        []string
 	FormatVersion int // of a table that is made: 2 (0) or 3
