@@ -255,7 +255,9 @@ func (s Sink) plan(p *batch.Plan) batch.SinkPlan {
 		from = batch.Offsets{}
 	}
 	for _, r := range p.Ranges {
-		if _, ok := from[r.TopicPartition]; !ok {
+		// A table that closed a partition before another one did has no part in
+		// its end any more: it would begin again where that one stood.
+		if _, ok := from[r.TopicPartition]; !ok && (!r.Closed || r.Len() > 0) {
 			from[r.TopicPartition] = r.Start
 		}
 	}

@@ -199,6 +199,23 @@ func TestCatchUpOfATableAhead(t *testing.T) {
 	}
 }
 
+// TestClosedByOneTableBefore: where one table closed a partition and another did
+// not, because the checkpoint was lost in between, the first has no part in its
+// end. Its stamp would begin where the other one stood (found by the simulation).
+func TestClosedByOneTableBefore(t *testing.T) {
+	made := tp(0)
+	made.TopicID = "new"
+	f := facts(batch.Offsets{tp(0): 2, made: 0}, batch.Available{TopicPartition: made, End: 1})
+	f.Sinks[0].From, f.Confirmed = batch.Offsets{made: 0}, true
+	p, err := Next(f, Policy{Sources: recording})
+	if err != nil || len(p.Ranges) != 2 || !p.Ranges[0].Closed {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if from := p.Sinks[0].From; len(from) != 1 || from[made] != 0 {
+		t.Errorf("the next stamp begins at %v", from)
+	}
+}
+
 // TestCatchUpOfAClosedPartition: what the others closed meanwhile is closed in a
 // table that lags, too.
 func TestCatchUpOfAClosedPartition(t *testing.T) {
