@@ -58,7 +58,7 @@ $(LINT):
 	mkdir -p .cache && GOBIN=$(CURDIR)/.cache GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && mv .cache/golangci-lint $(LINT)
 
 lint: $(LINT) ## run the linter
-	$(LINT) run ./...
+	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/lint $(LINT) run ./...
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
