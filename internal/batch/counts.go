@@ -45,9 +45,22 @@ func (c Counts) Plus(d Counts) Counts {
 	return Counts{Tally: c.Tally.Plus(d.Tally), Rejected: c.Rejected + d.Rejected, Written: c.Written + d.Written}
 }
 
+// Code groups the reasons for which a record cannot be used.
+type Code string
+
+// The codes of a [Reject].
+const (
+	CodeDecode     Code = "decode"     // its bytes are not what the format says
+	CodeSchema     Code = "schema"     // it does not fit the columns, or its schema is unknown or cannot be resolved
+	CodeCast       Code = "cast"       // SQL failed on it
+	CodeConstraint Code = "constraint" // a rule of `expect` says so
+	CodeOversize   Code = "oversize"   // it is larger than what memory allows
+)
+
 // Reject is a record that could not be used, and why.
 type Reject struct {
 	TopicPartition
 	Offset int64
+	Code   Code
 	Reason string
 }

@@ -317,7 +317,7 @@ func (x *execution) reject(sink, source string, rows arrow.RecordBatch, memorySh
 	}
 	i := slices.IndexFunc(x.opts.Sources, func(s Source) bool { return s.Name == source })
 	if x.opts.Sources[i].SkipBad {
-		x.opts.OnReject(sink, batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Reason: cause.Error()})
+		x.opts.OnReject(sink, batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Code: batch.CodeCast, Reason: cause.Error()})
 		return 1, nil
 	}
 	return 0, fmt.Errorf("%w: sink %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",

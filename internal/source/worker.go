@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +198,7 @@ func (w *worker) bad(p piece, it *walker, cause error) error {
 		return fmt.Errorf("decode offset %d of %s: %w", it.offset, p.TopicPartition, cause)
 	}
 	if w.r.SkipBad {
-		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Reason: cause.Error()}
+		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Code: cmp.Or(reason.Code, batch.CodeDecode), Reason: cause.Error()}
 		if w.tally.Skipped++; w.tally.Skipped == 1 {
 			w.skipped = reject
 		}

@@ -4,6 +4,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -26,7 +27,8 @@ type Decoder interface {
 	// Fields are the columns, in order.
 	Fields() []arrow.Field
 	// Append decodes one record into one row, or returns an *Error and leaves
-	// the columns as they were. A null value gives a row of NULLs.
+	// the columns as they were. A null value gives a row of NULLs. Another error
+	// is not the record's: batch.ErrUnavailable, where a schema could not be had.
 	Append(r Record) error
 	// Rows is the number of rows since the last Take.
 	Rows() int
@@ -38,6 +40,7 @@ type Decoder interface {
 
 // Error says why a record cannot be decoded.
 type Error struct {
+	Code   batch.Code // "": batch.CodeDecode
 	Reason string
 	Pos    int // byte offset in the record's value, -1 if there is none
 }
@@ -62,8 +65,37 @@ const (
 // UnknownColumn holds, under Column, the unknown members as a JSON object.
 const UnknownColumn = "_unknown"
 
+// Schema is what a registry, or a file, says of records.
+type Schema struct {
+	// ID is the registry's; 0 for a file.
+	ID   int32
+	Type string // AVRO, PROTOBUF or JSON
+	Text string
+	// References are the schemas that Text refers to, by the name it uses, with
+	// their own ones.
+	References map[string]Schema
+}
+
+// ErrUnknownSchema: no schema has this id.
+var ErrUnknownSchema = errors.New("the registry has no schema with this id")
+
+// Schemas finds the schema that a record was written with. It may be called by
+// several goroutines, and keeps what it found.
+type Schemas interface {
+	// ByID returns ErrUnknownSchema, or batch.ErrUnavailable where the registry
+	// does not answer.
+	ByID(id int32) (Schema, error)
+}
+
 // Options are settings of a format.
 type Options struct {
+	// Reader is the schema whose columns a record becomes, for formats that have
+	// one; Schemas finds those that records were written with, nil without a
+	// registry.
+	Reader  Schema
+	Schemas Schemas
+	// Message is the name of a Protobuf message in Reader; "": its first one.
+	Message string
 	Unknown Unknown // "": Ignore
 	// Timestamps is the form of a TIMESTAMP in JSON: "rfc3339" text (""), or a
 	// number of "s", "ms", "us" or "ns" since 1970. It is never guessed.
