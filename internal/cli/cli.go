@@ -134,7 +134,7 @@ disagree: an operator decides, 4 another driver owns the pipeline.`,
 	completes(root, "log-format", "text", "json")
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(a.versionCommand(), a.validateCommand(), a.explainCommand(), a.runCommand(), a.schemaCommand(), a.statusCommand(),
-		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.initCommand(), a.demoCommand())
+		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.testCommand(), a.initCommand(), a.demoCommand())
 	return root
 }
 

@@ -52,22 +52,34 @@ type jsonRows struct {
 }
 
 func (w *jsonRows) header(s *arrow.Schema) error {
-	for _, name := range uniqueNames(s) {
-		w.keys = append(w.keys, append(appendText(nil, name), ':'))
-	}
+	w.keys = jsonKeys(s)
 	return nil
+}
+
+// jsonKeys are the columns as the keys of an object.
+func jsonKeys(s *arrow.Schema) (keys [][]byte) {
+	for _, name := range uniqueNames(s) {
+		keys = append(keys, append(appendText(nil, name), ':'))
+	}
+	return keys
+}
+
+// appendRow appends a row as an object.
+func appendRow(b []byte, keys [][]byte, r arrow.RecordBatch, row int) []byte {
+	b = append(b, '{')
+	for c, key := range keys {
+		if c > 0 {
+			b = append(b, ',')
+		}
+		b = appendJSON(append(b, key...), r.Column(c), row)
+	}
+	return append(b, '}')
 }
 
 func (w *jsonRows) rows(r arrow.RecordBatch) error {
 	for i := range int(r.NumRows()) {
-		w.line = append(w.line[:0], '{')
-		for c, key := range w.keys {
-			if c > 0 {
-				w.line = append(w.line, ',')
-			}
-			w.line = appendJSON(append(w.line, key...), r.Column(c), i)
-		}
-		if _, err := w.out.Write(append(w.line, "}\n"...)); err != nil {
+		w.line = append(appendRow(w.line[:0], w.keys, r, i), '\n')
+		if _, err := w.out.Write(w.line); err != nil {
 			return err
 		}
 	}

@@ -46,6 +46,8 @@ type Options struct {
 	ReadOnly bool
 	Log      *slog.Logger
 	Observer driver.Observer
+	// Rooms, if not nil, may put something between the driver and its rooms.
+	Rooms func(driver.Rooms) driver.Rooms
 }
 
 // Pipeline is a spec whose SQL was checked.
@@ -389,6 +391,9 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	opts.Trigger.AvailableNow = p.spec.Trigger.AvailableNow || p.opts.AvailableNow
 	if i := p.spec.Trigger.Interval; i != nil {
 		opts.Trigger.Interval = time.Duration(*i)
+	}
+	if p.opts.Rooms != nil {
+		rooms = p.opts.Rooms(rooms)
 	}
 	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
 }

@@ -1,0 +1,197 @@
+package spectest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// settings are a case's own, in case.yaml.
+type settings struct {
+	// Now is the time of every batch, and so what now() is.
+	Now time.Time `yaml:"now"`
+	// Env are variables of the spec, before those of the environment.
+	Env map[string]string `yaml:"env"`
+	// Partitions is how many each topic has, at least.
+	Partitions int32 `yaml:"partitions"`
+}
+
+// testCase is a case as it lies in its folder.
+type testCase struct {
+	dir string
+	settings
+	topics map[string][]record
+	tables map[string]string   // fixtures in place of dimension tables, by name
+	want   map[string][]string // canonical rows, by sink or table
+	errors []string            // that the run must end with; nil: none
+}
+
+// errorFile holds what a case's error must say, a part a line.
+const errorFile = "error.txt"
+
+// load reads a case. Without its expected rows where they are to be written.
+func load(dir string, update bool) (*testCase, error) {
+	c := &testCase{dir: dir, topics: map[string][]record{}, tables: map[string]string{}, want: map[string][]string{}}
+	c.Now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	if err := c.loadSettings(); err != nil {
+		return nil, err
+	}
+	if err := c.loadInput(); err != nil {
+		return nil, err
+	}
+	for _, path := range files(filepath.Join(dir, "tables")) {
+		c.tables[stem(path)] = path
+	}
+	return c, c.loadExpected(update)
+}
+
+func (c *testCase) loadSettings() error {
+	path := filepath.Join(c.dir, "case.yaml")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = yaml.UnmarshalWithOptions(data, &c.settings, yaml.Strict())
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w; its keys are now, env and partitions", batch.ErrInvalid, path, err)
+	}
+	return nil
+}
+
+func (c *testCase) loadInput() error {
+	paths := files(filepath.Join(c.dir, "input"))
+	if len(paths) == 0 {
+		return fmt.Errorf("%w: %s has no input: write records to input/TOPIC.jsonl, a value a line, or to input/TOPIC.records", batch.ErrInvalid, c.dir)
+	}
+	for _, path := range paths {
+		records, err := readRecords(path)
+		if err != nil {
+			return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+		}
+		c.topics[stem(path)] = append(c.topics[stem(path)], records...)
+	}
+	return nil
+}
+
+func (c *testCase) loadExpected(update bool) error {
+	paths := files(filepath.Join(c.dir, "expect"))
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+		}
+		switch {
+		case filepath.Base(path) == errorFile:
+			c.errors = nonEmpty(string(data))
+		case filepath.Ext(path) != ".jsonl":
+			return fmt.Errorf("%w: %s: expected rows are in SINK.jsonl, or a part of the error a line in %s", batch.ErrInvalid, path, errorFile)
+		case !update:
+			rows, err := canonicalRows(string(data))
+			if err != nil {
+				return fmt.Errorf("%w: %s: %w", batch.ErrInvalid, path, err)
+			}
+			c.want[stem(path)] = rows
+		}
+	}
+	switch {
+	case c.errors != nil && len(c.want) > 0:
+		return fmt.Errorf("%w: %s expects an error and rows: which batches went well before it depends on where they end", batch.ErrInvalid, c.dir)
+	case c.errors == nil && len(c.want) == 0 && !update:
+		return fmt.Errorf("%w: %s says nothing of what is expected: write rows to expect/SINK.jsonl, or run with --update and read what it wrote", batch.ErrInvalid, c.dir)
+	}
+	return nil
+}
+
+// files are those of a folder, by name; none if it is not there.
+func files(dir string) (all []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			all = append(all, filepath.Join(dir, e.Name()))
+		}
+	}
+	return all
+}
+
+// stem is a file's name without its ending.
+func stem(path string) string { return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)) }
+
+func nonEmpty(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// check compares what a run came to with what is expected.
+func (c *testCase) check(got tables, failed error) error {
+	if c.errors != nil {
+		return c.checkError(failed)
+	}
+	if failed != nil {
+		return failed
+	}
+	var wrong []string
+	for _, name := range slices.Sorted(maps.Keys(c.want)) {
+		rows, ok := got.rows(name)
+		if !ok {
+			return fmt.Errorf("expect/%s.jsonl: there is no such sink or table; there are %s", name, strings.Join(got.names(), ", "))
+		}
+		have, err := canonicalRows(strings.Join(rows, "\n"))
+		if err != nil {
+			return fmt.Errorf("table %s: %w", name, err)
+		}
+		if d := difference(c.want[name], have); d != "" {
+			wrong = append(wrong, name+": "+d)
+		}
+	}
+	if len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "\n"))
+	}
+	return nil
+}
+
+func (c *testCase) checkError(failed error) error {
+	if failed == nil {
+		return fmt.Errorf("it went well, and an error with %q was expected", c.errors)
+	}
+	for _, part := range c.errors {
+		if !strings.Contains(failed.Error(), part) {
+			return fmt.Errorf("the error should say %q, it is: %w", part, failed)
+		}
+	}
+	return nil
+}
+
+// update writes the rows that a run came to as what is expected.
+func (c *testCase) update(got tables) error {
+	dir := filepath.Join(c.dir, "expect")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	for _, t := range got {
+		lines := slices.Sorted(slices.Values(t.rows))
+		text := strings.Join(lines, "\n")
+		if len(lines) > 0 {
+			text += "\n"
+		}
+		if err := os.WriteFile(filepath.Join(dir, t.name+".jsonl"), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+package spectest
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+)
+
+const spec = `name: numbers
+trigger: {interval: 1s}
+catalogs: {lake: {type: rest, uri: "http://nobody.invalid", warehouse: w, token: "${TOKEN}"}}
+sources:
+  numbers:
+    kafka: {brokers: ["nobody.invalid:9092"], topics: [numbers], start: latest}
+    format: json
+    columns: id BIGINT, name VARCHAR
+tables:
+  names: {iceberg: {catalog: lake, table: dim.names}}
+sinks:
+  named:
+    sql: SELECT id, name, long, now() AS seen FROM numbers JOIN names USING (name)
+    iceberg: {catalog: lake, table: raw.named}
+`
+
+// folder writes a suite with one case; files are by path below the case.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(path, text string) {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("pipeline.yaml", spec)
+	for path, text := range files {
+		write(filepath.Join(casesFolder, "one", path), text)
+	}
+	return dir
+}
+
+// good is a case that passes.
+func good() map[string]string {
+	var input, want strings.Builder
+	for i := range 40 {
+		name := []string{"a", "b", "nobody"}[i%3]
+		input.WriteString(`{"partition":` + string('0'+rune(i%2)) + `,"value":{"id":` + string('0'+rune(i%10)) + `,"name":"` + name + `"}}` + "\n")
+		if name != "nobody" {
+			want.WriteString(`{"seen":"2026-02-03T04:05:06Z","name":"` + name + `","long":"` + map[string]string{"a": "Anna", "b": "Berta"}[name] + `","id":` + string('0'+rune(i%10)) + ".0}\n")
+		}
+	}
+	return map[string]string{
+		"case.yaml": "now: 2026-02-03T04:05:06Z\nenv: {TOKEN: x}\n", "input/numbers.records": input.String(),
+		"tables/names.csv": "name,long\na,Anna\nb,Berta\n", "expect/named.jsonl": want.String(),
+	}
+}
+
+func runCase(t *testing.T, dir string, change func(*Options)) Result {
+	t.Helper()
+	var result Result
+	o := Options{
+		Seed: rand.Uint64N(1000), Now: time.Now, Env: func(string) (string, bool) { return "", false }, Log: slog.New(slog.DiscardHandler),
+		Begin: func(string) {}, Done: func(r Result) { result = r }, Encode: encode,
+	}
+	if change != nil {
+		change(&o)
+	}
+	if err := Run(context.Background(), []string{dir}, o); err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// encode is enough for the types of these tests.
+func encode(b []byte, rows arrow.RecordBatch, row int) []byte {
+	r := rows.NewSlice(int64(row), int64(row)+1)
+	defer r.Release()
+	var out strings.Builder
+	if err := array.RecordToJSON(r, &out); err != nil {
+		panic(err)
+	}
+	return append(b, strings.ReplaceAll(strings.TrimSpace(out.String()), "2026-02-03 04:05:06Z", "2026-02-03T04:05:06Z")...)
+}
+
+func TestCase(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(files map[string]string)
+		want   string // part of the failure; "": it passes
+	}{
+		{"good", func(map[string]string) {}, ""},
+		{"a row is missing", func(f map[string]string) { f["expect/named.jsonl"] += f["expect/named.jsonl"][:strings.Index(f["expect/named.jsonl"], "\n")] }, "\n- {"},
+		{"a row too many", func(f map[string]string) {
+			f["expect/named.jsonl"] = f["expect/named.jsonl"][strings.Index(f["expect/named.jsonl"], "\n")+1:]
+		}, "\n+ {"},
+		{"another value", func(f map[string]string) {
+			f["expect/named.jsonl"] = strings.Replace(f["expect/named.jsonl"], "Anna", "Hanna", 1)
+		}, `- {"id":0,"long":"Hanna"`},
+		{"no such sink", func(f map[string]string) { f["expect/nobody.jsonl"] = "" }, "there is no such sink or table; there are named"},
+		{"an error that does not come", func(f map[string]string) { delete(f, "expect/named.jsonl"); f["expect/error.txt"] = "bad" }, "it went well"},
+		{"another error", func(f map[string]string) {
+			delete(f, "expect/named.jsonl")
+			f["expect/error.txt"] = "something else"
+			f["input/numbers.records"] += `{"value":"no json"}`
+		}, `the error should say "something else"`},
+		{"the right error", func(f map[string]string) {
+			delete(f, "expect/named.jsonl")
+			f["expect/error.txt"] = "bad record at offset 20 of numbers/0"
+			f["input/numbers.records"] += `{"value":"no json"}`
+		}, ""},
+		{"no input", func(f map[string]string) { delete(f, "input/numbers.records") }, "has no input"},
+		{"nothing expected", func(f map[string]string) { delete(f, "expect/named.jsonl") }, "says nothing of what is expected"},
+		{"no fixture", func(f map[string]string) { delete(f, "tables/names.csv") }, "write its rows to"},
+		{"a wrong record", func(f map[string]string) { f["input/numbers.records"] = `{"valeu": 1}` }, "numbers.records:1"},
+		{"a wrong row", func(f map[string]string) { f["expect/named.jsonl"] = "[1]" }, "a row is a JSON object"},
+		{"a wrong setting", func(f map[string]string) { f["case.yaml"] = "nwo: 2026-02-03T04:05:06Z" }, "its keys are now, env and partitions"},
+		{"a variable is missing", func(f map[string]string) { f["case.yaml"] = "now: 2026-02-03T04:05:06Z" }, "TOKEN"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := good()
+			c.change(files)
+			got := runCase(t, folder(t, files), nil).Failure
+			if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+				t.Fatalf("want %q, got:\n%s", c.want, got)
+			}
+		})
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	files := good()
+	delete(files, "expect/named.jsonl")
+	dir := folder(t, files)
+	if r := runCase(t, dir, func(o *Options) { o.Update = true }); !r.Updated {
+		t.Fatal(r.Failure)
+	}
+	if r := runCase(t, dir, nil); r.Failure != "" {
+		t.Fatal(r.Failure)
+	}
+}
+
+// TestLoss: a row that is lost only where the case crashes, and one that comes
+// twice only there, are seen.
+func TestLoss(t *testing.T) {
+	dir := folder(t, good())
+	c, err := load(filepath.Join(dir, casesFolder, "one"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSuite(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := trial{suite: s, c: c, o: Options{Env: func(string) (string, bool) { return "", false }, Log: slog.New(slog.DiscardHandler), Encode: encode}}
+	crashed := 0
+	for at := int64(1); at < 60; at += 7 {
+		got, err := x.in(t.Context(), func(ctx context.Context, w *world) error {
+			one := &crasher{at: at}
+			if err := w.run(ctx, 7, one); err == nil {
+				t.Fatalf("a run that crashed at %d ended well", at)
+			}
+			if one.crashed() {
+				crashed++
+			}
+			return w.run(ctx, 7, nil)
+		})
+		if err := c.check(got, err); err != nil {
+			t.Fatal(err)
+		}
+		got[0].rows = got[0].rows[1:]
+		if err := c.check(got, nil); err == nil {
+			t.Fatal("a lost row was not seen")
+		}
+		got[0].rows = append(got[0].rows, got[0].rows[0], got[0].rows[0])
+		if err := c.check(got, nil); err == nil {
+			t.Fatal("a row that came twice was not seen")
+		}
+	}
+	if crashed < 5 {
+		t.Fatalf("only %d runs crashed", crashed)
+	}
+}
+
+func TestCanonical(t *testing.T) {
+	for _, same := range [][]string{
+		{`{"a":1.50,"b":null}`, `{"a":1.5}`, ` { "a" : 15e-1 } `},
+		{`{"a":{"y":[1,{"z":2.0}],"x":"<"}}`, `{"a":{"x":"<","y":[1.0,{"z":2}]}}`},
+		{`{"a":123456789012345678901234567890.10}`, `{"a":123456789012345678901234567890.1}`},
+	} {
+		for _, line := range same[1:] {
+			one, err := canonical(same[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if two, err := canonical(line); err != nil || one != two {
+				t.Errorf("%s is %s, %s is %s (%v)", same[0], one, line, two, err)
+			}
+		}
+	}
+	for _, line := range []string{`{"a":1} {"a":2}`, `[1]`, `{"a":`, `x`} {
+		if _, err := canonical(line); err == nil {
+			t.Errorf("%s was taken for a row", line)
+		}
+	}
+	if one, err := canonical(`{"a":1e999999999}`); err != nil || one != `{"a":1e999999999}` {
+		t.Error(one, err)
+	}
+}
