@@ -1,23 +1,26 @@
 package batch
 
 // Tally is what a source counted while it read ranges. Every offset is in
-// exactly one term:
+// exactly one term, and so is every record:
 //
 //	Offsets = Data + Control + Aborted + Lost + Absent
+//	Data = Rows + Tombstones + Skipped + DeadLettered
 //
 // All but Absent are counted where the record is seen; Absent is the rest,
-// offsets that compaction removed. Data = Rows + Tombstones + Skipped.
+// offsets that compaction removed. Bad is Skipped and DeadLettered by code.
 type Tally struct {
-	Offsets    int64 `json:"offsets,omitempty"`    // end - start, over all ranges
-	Data       int64 `json:"data,omitempty"`       // records handed to the decoder
-	Control    int64 `json:"control,omitempty"`    // transaction markers
-	Aborted    int64 `json:"aborted,omitempty"`    // records of aborted transactions
-	Lost       int64 `json:"lost,omitempty"`       // the plan's gaps
-	Absent     int64 `json:"absent,omitempty"`     // neither seen nor lost
-	Tombstones int64 `json:"tombstones,omitempty"` // dropped
-	Skipped    int64 `json:"skipped,omitempty"`    // bad records under on_bad_record: skip
-	Rows       int64 `json:"rows,omitempty"`       // rows emitted
-	Bytes      int64 `json:"bytes,omitempty"`      // key + value of Data
+	Offsets      int64 `json:"offsets,omitempty"`       // end - start, over all ranges
+	Data         int64 `json:"data,omitempty"`          // records handed to the decoder
+	Control      int64 `json:"control,omitempty"`       // transaction markers
+	Aborted      int64 `json:"aborted,omitempty"`       // records of aborted transactions
+	Lost         int64 `json:"lost,omitempty"`          // the plan's gaps
+	Absent       int64 `json:"absent,omitempty"`        // neither seen nor lost
+	Tombstones   int64 `json:"tombstones,omitempty"`    // dropped
+	Skipped      int64 `json:"skipped,omitempty"`       // bad records under on_bad_record: skip
+	DeadLettered int64 `json:"dead_lettered,omitempty"` // bad records under on_bad_record: dead_letter
+	Rows         int64 `json:"rows,omitempty"`          // rows emitted
+	Bytes        int64 `json:"bytes,omitempty"`         // key + value of Data
+	Bad          Codes `json:"bad,omitzero"`
 }
 
 // Plus returns the sum of both, term by term.
@@ -25,24 +28,69 @@ func (t Tally) Plus(u Tally) Tally {
 	return Tally{
 		Offsets: t.Offsets + u.Offsets, Data: t.Data + u.Data, Control: t.Control + u.Control,
 		Aborted: t.Aborted + u.Aborted, Lost: t.Lost + u.Lost, Absent: t.Absent + u.Absent,
-		Tombstones: t.Tombstones + u.Tombstones, Skipped: t.Skipped + u.Skipped,
-		Rows: t.Rows + u.Rows, Bytes: t.Bytes + u.Bytes,
+		Tombstones: t.Tombstones + u.Tombstones, Skipped: t.Skipped + u.Skipped, DeadLettered: t.DeadLettered + u.DeadLettered,
+		Rows: t.Rows + u.Rows, Bytes: t.Bytes + u.Bytes, Bad: t.Bad.Plus(u.Bad),
 	}
+}
+
+// Balanced says whether every offset and every record is in one term.
+func (t Tally) Balanced() bool {
+	return t.Offsets == t.Data+t.Control+t.Aborted+t.Lost+t.Absent &&
+		t.Data == t.Rows+t.Tombstones+t.Skipped+t.DeadLettered &&
+		t.Bad.Sum() == t.Skipped+t.DeadLettered
+}
+
+// Inputs is what became of a source's rows in one sink. Every row that its SQL
+// was given is in exactly one term:
+//
+//	Scanned = Unread + With + Without + Rejected
+//
+// Scanned is counted by who runs the SQL and is equal to Tally.Rows. Stamps of
+// versions that did not count them have 0 in all terms but Rejected.
+type Inputs struct {
+	Scanned  int64 `json:"scanned,omitempty"`
+	Unread   int64 `json:"unread,omitempty"`         // rows of sources that its SQL does not read
+	With     int64 `json:"with_output,omitempty"`    // rows that gave at least one row
+	Without  int64 `json:"without_output,omitempty"` // rows that gave none: filtered, or without a match
+	Rejected int64 `json:"rejected,omitempty"`       // rows that its SQL failed on
+	// RejectedBy is Rejected by code.
+	RejectedBy Codes `json:"rejected_by,omitzero"`
+	// Letters counts the dead letters: in a sink the part of Rejected that was
+	// handed to them, in the dead letters' own table all that it was given, so
+	// there they are Written.
+	Letters int64 `json:"dead_letters,omitempty"`
+}
+
+// Plus returns the sum of both, term by term.
+func (i Inputs) Plus(j Inputs) Inputs {
+	return Inputs{
+		Scanned: i.Scanned + j.Scanned, Unread: i.Unread + j.Unread, With: i.With + j.With, Without: i.Without + j.Without,
+		Rejected: i.Rejected + j.Rejected, RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters,
+	}
+}
+
+// Balanced says whether every row that the SQL was given is in one term.
+func (i Inputs) Balanced() bool {
+	return i.Scanned == i.Unread+i.With+i.Without+i.Rejected && i.RejectedBy.Sum() == i.Rejected
 }
 
 // Counts is the accounting of one stamp, for one table.
 type Counts struct {
 	Tally
-	// Rejected counts rows that this sink's SQL failed on and that were
-	// skipped.
-	Rejected int64 `json:"rejected,omitempty"`
+	Inputs
 	// Written counts rows in the table's data files.
 	Written int64 `json:"written,omitempty"`
 }
 
 // Plus returns the sum of both, term by term.
 func (c Counts) Plus(d Counts) Counts {
-	return Counts{Tally: c.Tally.Plus(d.Tally), Rejected: c.Rejected + d.Rejected, Written: c.Written + d.Written}
+	return Counts{Tally: c.Tally.Plus(d.Tally), Inputs: c.Inputs.Plus(d.Inputs), Written: c.Written + d.Written}
+}
+
+// Balanced says whether every offset, record and row is in one term. Counts of
+// a version that did not count a sink's inputs are not.
+func (c Counts) Balanced() bool {
+	return c.Tally.Balanced() && c.Inputs.Balanced() && c.Scanned == c.Rows
 }
 
 // Code groups the reasons for which a record cannot be used.
@@ -56,6 +104,44 @@ const (
 	CodeConstraint Code = "constraint" // a rule of `expect` says so
 	CodeOversize   Code = "oversize"   // it is larger than what memory allows
 )
+
+// Codes counts rejected records by code.
+type Codes struct {
+	Decode     int64 `json:"decode,omitempty"`
+	Schema     int64 `json:"schema,omitempty"`
+	Cast       int64 `json:"cast,omitempty"`
+	Constraint int64 `json:"constraint,omitempty"`
+	Oversize   int64 `json:"oversize,omitempty"`
+}
+
+// Add counts one more. A code that is none of ours counts as CodeDecode.
+func (c *Codes) Add(code Code) {
+	switch code {
+	case CodeSchema:
+		c.Schema++
+	case CodeCast:
+		c.Cast++
+	case CodeConstraint:
+		c.Constraint++
+	case CodeOversize:
+		c.Oversize++
+	case CodeDecode:
+		c.Decode++
+	default:
+		c.Decode++
+	}
+}
+
+// Plus returns the sum of both, code by code.
+func (c Codes) Plus(d Codes) Codes {
+	return Codes{
+		Decode: c.Decode + d.Decode, Schema: c.Schema + d.Schema, Cast: c.Cast + d.Cast,
+		Constraint: c.Constraint + d.Constraint, Oversize: c.Oversize + d.Oversize,
+	}
+}
+
+// Sum is how many there are of all codes.
+func (c Codes) Sum() int64 { return c.Decode + c.Schema + c.Cast + c.Constraint + c.Oversize }
 
 // Reject is a record that could not be used, and why.
 type Reject struct {

@@ -13,11 +13,10 @@ type Job struct {
 
 // Result is what an execution came to in one sink.
 type Result struct {
-	// Scanned counts the rows that the executor was given in this job, whether
-	// or not the sink's SQL reads their source.
-	Scanned  int64
-	Rejected int64 // rows of the source that its SQL failed on, skipped
-	Rows     int64 // rows out of the SQL
+	// Inputs is what became of the rows that the executor was given in this job,
+	// whether or not the sink's SQL reads their source.
+	Inputs
+	Rows int64 // rows out of the SQL
 	// State is the reference to the state after the job; equal to the one
 	// before where nothing changed.
 	State string

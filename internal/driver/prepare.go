@@ -131,7 +131,7 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 		if err := res.check(s.Name, tally); err != nil {
 			return err
 		}
-		res.counts = batch.Counts{Tally: tally, Rejected: res.Rejected, Written: res.files.Rows()}
+		res.counts = batch.Counts{Tally: tally, Inputs: res.Inputs, Written: res.files.Rows()}
 		r.sinks[s.Name] = res
 	}
 	return nil
@@ -149,9 +149,7 @@ func balance(ranges []batch.Range, t batch.Tally) error {
 		lost += r.Lost
 	}
 	switch {
-	case t.Offsets != offsets || t.Lost != lost,
-		t.Offsets != t.Data+t.Control+t.Aborted+t.Lost+t.Absent,
-		t.Data != t.Rows+t.Tombstones+t.Skipped:
+	case t.Offsets != offsets || t.Lost != lost, !t.Balanced():
 		return fmt.Errorf("%w: the plan has %d offsets, %d of them lost; the source counted %+v", errMiscount, offsets, lost, t)
 	}
 	return nil

@@ -166,6 +166,7 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 	res := x.results[sink]
 	res.Scanned += rows.NumRows()
 	res.Rejected += f.rejected
+	res.RejectedBy.Cast += f.rejected
 	res.Rows += f.written
 	x.results[sink] = res
 	return nil

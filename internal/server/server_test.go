@@ -79,7 +79,7 @@ func (f *fixture) batch(lag int64, planned time.Time) {
 	f.Batch(driver.Progress{
 		Batch: 7, Plan: &batch.Plan{Time: planned}, Lag: lag, Tries: 3, Retries: 2, Prepare: 200 * time.Millisecond, Commit: time.Second, Total: 2 * time.Second,
 		Tally:   batch.Tally{Offsets: 10, Data: 7, Rows: 4, Tombstones: 1, Skipped: 2, Aborted: 1, Control: 1, Absent: 1, Bytes: 100},
-		Outcome: []batch.Outcome{{Sink: "rows", Counts: batch.Counts{Written: 3, Rejected: 1}}},
+		Outcome: []batch.Outcome{{Sink: "rows", Counts: batch.Counts{Written: 3, Inputs: batch.Inputs{Rejected: 1}}}},
 	})
 }
 

@@ -199,6 +199,7 @@ func (w *worker) bad(p piece, it *walker, cause error) error {
 	}
 	if w.r.SkipBad {
 		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Code: cmp.Or(reason.Code, batch.CodeDecode), Reason: cause.Error()}
+		w.tally.Bad.Add(reject.Code)
 		if w.tally.Skipped++; w.tally.Skipped == 1 {
 			w.skipped = reject
 		}
