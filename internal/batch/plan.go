@@ -117,6 +117,10 @@ type Plan struct {
 	Time time.Time `json:"time"`
 	// Versions pins each dimension table of the spec.
 	Versions map[string]string `json:"versions,omitempty"`
+	// Readers is, by source with a registry, the id of the schema whose columns
+	// its records become: a replay reads them as the first run did, whatever was
+	// registered meanwhile.
+	Readers map[string]int32 `json:"readers,omitempty"`
 	Sinks    []SinkPlan        `json:"sinks"` // in the order of the spec
 	Writer   Writer            `json:"writer"`
 	// Outcome of the batch before, for people and tools.

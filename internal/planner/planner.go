@@ -36,6 +36,7 @@ type Facts struct {
 	Now      time.Time
 	Last     time.Time // the last plan's time, zero if there is none
 	Versions map[string]string
+	Readers  map[string]int32 // by source, the reader schema of the rooms
 	Writer   batch.Writer
 	Outcome  []batch.Outcome
 	Sinks    []Sink // in the order of the spec
@@ -244,7 +245,7 @@ func (f Facts) plan(ranges []batch.Range) *batch.Plan {
 	}
 	return &batch.Plan{
 		Incarnation: f.Incarnation, Entry: f.Entry, Batch: f.Batch, Ranges: ranges, Time: now,
-		Versions: f.Versions, Writer: f.Writer, Outcome: f.Outcome,
+		Versions: f.Versions, Readers: f.Readers, Writer: f.Writer, Outcome: f.Outcome,
 	}
 }
 
