@@ -296,7 +296,7 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, kno
 	// A table without a stamp joins where `start` says, but never behind what
 	// the others have read: what lies between would be missing in it.
 	var starts batch.Offsets
-	err := d.retry(ctx, "Kafka", func() (err error) { starts, err = d.rooms.Source.Start(ctx); return err })
+	err := d.retry(ctx, "Kafka", func() (err error) { starts, err = d.rooms.Source.Start(ctx, known); return err })
 	if err != nil {
 		return nil, err
 	}

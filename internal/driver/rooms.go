@@ -17,11 +17,15 @@ import (
 // Source reads Kafka, for all sources of the spec.
 type Source interface {
 	// Start resolves `start` to an offset for every partition that exists now.
-	Start(ctx context.Context) (batch.Offsets, error)
+	// known is where the pipeline stands, nil for a new one: a topic that it has
+	// may be gone.
+	Start(ctx context.Context, known batch.Offsets) (batch.Offsets, error)
 	// List returns what every partition can serve now. A listing may be stale;
 	// one without a partition that was there before is a batch.ErrUnavailable.
-	// since is what was planned last: a partition ends where its log no longer
-	// holds that, and one that the spec no longer reads stays where it was.
+	// since is what was planned last, nil for a pipeline that is new: a partition
+	// ends where its log no longer holds that, one that the spec no longer reads
+	// stays where it was, and a topic that is gone is not in the listing. Any other
+	// topic that does not exist is batch.ErrInvalid.
 	List(ctx context.Context, since []batch.Range) ([]batch.Available, error)
 	// Ahead may read ahead of a plan that begins at from, or at the start of a
 	// partition that from lacks, and returns the listing with the exact sizes of

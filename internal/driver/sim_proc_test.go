@@ -307,6 +307,8 @@ func (w *world) judge(p *proc) {
 		w.spec[p.poisoned] = 2
 	case errors.Is(p.err, batch.ErrInvalid) && says("was dropped and made again"):
 		w.expect(p, w.drops > 0)
+	case errors.Is(p.err, batch.ErrInvalid) && says("does not exist"):
+		w.expect(p, w.deleted)
 	case errors.Is(p.err, batch.ErrInvalid) && p.command != nil:
 	case !errors.Is(p.err, batch.ErrDataLost):
 		w.fail("unjustified stop", "process %d: %v", p.id, p.err)

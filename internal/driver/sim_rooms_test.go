@@ -30,8 +30,20 @@ func (p *proc) flaky(what string) error {
 // simSource is driver.Source.
 type simSource struct{ p *proc }
 
-func (s simSource) Start(context.Context) (batch.Offsets, error) {
+// asked is batch.ErrInvalid where the topic is gone and whoever asks has not begun
+// to read it: it is a mistake in the spec then.
+func (s simSource) asked(begun bool) error {
+	if s.p.w.deleted && !begun {
+		return fmt.Errorf("topic %s does not exist: %w", simTopic, batch.ErrInvalid)
+	}
+	return nil
+}
+
+func (s simSource) Start(_ context.Context, known batch.Offsets) (batch.Offsets, error) {
 	s.p.io("resolve start")
+	if err := s.asked(len(known) > 0 || known != nil && s.p.w.onLoss); err != nil {
+		return nil, err
+	}
 	starts := batch.Offsets{}
 	for _, a := range s.p.w.available() {
 		starts[a.TopicPartition] = a.Start
@@ -46,9 +58,12 @@ func (s simSource) Start(context.Context) (batch.Offsets, error) {
 // cannot both be stale.
 const staleFor = 5e9
 
-func (s simSource) List(context.Context, []batch.Range) ([]batch.Available, error) {
+func (s simSource) List(_ context.Context, since []batch.Range) ([]batch.Available, error) {
 	s.p.io("list offsets")
 	w := s.p.w
+	if err := s.asked(len(since) > 0 || since != nil && w.onLoss); err != nil {
+		return nil, err
+	}
 	if err := s.p.flaky("list offsets"); err != nil {
 		return nil, err
 	}

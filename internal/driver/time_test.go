@@ -104,11 +104,11 @@ type soloSource struct {
 	s *solo
 }
 
-func (s soloSource) Start(ctx context.Context) (batch.Offsets, error) {
+func (s soloSource) Start(ctx context.Context, known batch.Offsets) (batch.Offsets, error) {
 	if err := s.s.list(); err != nil {
 		return nil, err
 	}
-	return s.Source.Start(ctx)
+	return s.Source.Start(ctx, known)
 }
 
 func (s soloSource) List(ctx context.Context, since []batch.Range) ([]batch.Available, error) {

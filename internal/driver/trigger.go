@@ -192,6 +192,10 @@ func (d *Driver) since(last *batch.Plan, position batch.Offsets) (ranges []batch
 	if last != nil {
 		return slices.DeleteFunc(slices.Clone(last.Ranges), func(r batch.Range) bool { return r.Closed })
 	}
+	if position == nil {
+		return nil
+	}
+	ranges = []batch.Range{}
 	for tp, at := range position {
 		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: at, End: at, Epoch: -1})
 	}
@@ -259,7 +263,7 @@ func (d *Driver) starts(ctx context.Context, f planner.Facts) (starts batch.Offs
 		needed = needed || s.Lags && s.From == nil
 	}
 	if needed {
-		err = d.retry(ctx, "Kafka", func() error { starts, err = d.rooms.Source.Start(ctx); return err })
+		err = d.retry(ctx, "Kafka", func() error { starts, err = d.rooms.Source.Start(ctx, f.Position); return err })
 	}
 	return starts, err
 }

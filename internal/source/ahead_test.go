@@ -27,7 +27,7 @@ type drainer struct {
 
 func drain(t testing.TB, s opened, limits planner.Limits) *drainer {
 	t.Helper()
-	starts, err := s.Start(t.Context())
+	starts, err := s.Start(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

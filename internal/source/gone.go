@@ -30,7 +30,8 @@ func (f *fetcher) remade(ctx context.Context, s *share) error {
 	if topics[s.Topic].id == s.TopicID {
 		return fmt.Errorf("%w: brokers do not agree on the id of topic %s", batch.ErrUnavailable, s.Topic)
 	}
-	return fmt.Errorf("%w: topic %s was deleted, and may have been made again: offset %d of %s is gone", batch.ErrDataLost, s.Topic, s.next, s.TopicPartition)
+	return fmt.Errorf("%w: topic %s was deleted, and may have been made again: records from offset %d of partition %d on are gone; "+
+		"with on_data_loss: record in source %s frazil notes the gap and goes on", batch.ErrDataLost, s.Topic, s.next, s.Partition, s.Source)
 }
 
 // judge says what an error of one partition means. A position out of range is

@@ -43,6 +43,9 @@ func (r *relation) list(ctx context.Context, since []batch.Range) (all []batch.A
 			all, err = r.listOnce(ctx, since)
 		}
 	}
+	if err == nil && since != nil {
+		r.await(all, since)
+	}
 	return all, err
 }
 
@@ -145,7 +148,7 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Start.names(available); err != nil {
+	if err := r.names(available); err != nil {
 		return err
 	}
 	var young map[spot]listed
@@ -171,15 +174,18 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 	return nil
 }
 
-// names makes sure that every partition which Offsets names is there.
-func (s Start) names(available []batch.Available) error {
+// names makes sure that every partition which Start.Offsets names is there, unless
+// its topic is one that was deleted.
+func (r *relation) names(available []batch.Available) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	there := map[spot]bool{}
 	for _, a := range available {
 		there[spot{a.Topic, a.Partition}] = true
 	}
-	for topic, partitions := range s.Offsets {
+	for topic, partitions := range r.Start.Offsets {
 		for number := range partitions {
-			if !there[spot{topic, number}] {
+			if !there[spot{topic, number}] && !r.doubted[topic] && !r.begun {
 				return fmt.Errorf("%w: start names partition %s/%d, which is not there; correct it or take it out", batch.ErrInvalid, topic, number)
 			}
 		}

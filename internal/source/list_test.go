@@ -216,7 +216,7 @@ func TestStart(t *testing.T) {
 		"no topic":        {offsets("orders", 0, 0), 0, "orders/0"},
 	} {
 		s := open(t, c, func(o *Options) { o.Start = test.start })
-		starts, err := s.Start(t.Context())
+		starts, err := s.Start(t.Context(), nil)
 		if test.text != "" {
 			if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%s: error %v", name, err)
@@ -238,18 +238,88 @@ func TestMissingTopic(t *testing.T) {
 	c := cluster(t, 1)
 	s := open(t, c, func(o *Options) { o.Topics = []string{topicName, "clikcs"} })
 	for range 2 {
-		if _, err := s.Start(t.Context()); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `topic "clikcs" does not exist`) ||
+		if _, err := s.Start(t.Context(), nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `topic "clikcs" does not exist`) ||
 			!strings.Contains(err.Error(), `did you mean "clicks"?`) {
 			t.Fatalf("error %v", err)
 		}
 	}
 	// One that was just made is not known to every broker yet.
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.UnknownTopicOrPartition, Count: 2})
-	if _, err := open(t, c, nil).Start(t.Context()); err != nil {
+	if _, err := open(t, c, nil).Start(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.TopicAuthorizationFailed, Count: -1})
-	if _, err := open(t, c, nil).Start(t.Context()); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "may not read") {
+	if _, err := open(t, c, nil).Start(t.Context(), nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "may not read") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+// TestDeletedBeforeTheStart: a topic that the pipeline has read, and that is gone
+// when a new process asks, is a loss. A name that was never right is a mistake, and
+// the hint is for that alone.
+func TestDeletedBeforeTheStart(t *testing.T) {
+	for _, record := range []bool{false, true} {
+		for name, topics := range map[string]func(o *Options){
+			"named":   func(o *Options) {},
+			"matched": func(o *Options) { o.Topics, o.Pattern = nil, "^clicks$" },
+		} {
+			t.Run(name, func(t *testing.T) {
+				c := cluster(t, 1)
+				if err := c.CreateTopic("clicks2", 1, nil); err != nil { // as near as can be
+					t.Fatal(err)
+				}
+				produce(t, c, `{"id":1}`)
+				change := func(o *Options) { topics(o); o.RecordLoss = record }
+				ranges := all(t, open(t, c, change))
+				if err := c.DeleteTopic(topicName); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := open(t, c, change).List(t.Context(), nil); err == nil {
+					t.Fatal("a pipeline that is new goes on without its topic")
+				}
+				s := open(t, c, change)
+				if available, err := s.List(t.Context(), ranges); err != nil || len(available) != 0 {
+					t.Fatalf("listed %v, %v", available, err)
+				}
+				s = open(t, c, func(o *Options) { change(o); o.Start = Start{Offsets: map[string]map[int32]int64{topicName: {0: 1}}} })
+				if starts, err := s.Start(t.Context(), batch.Offsets{ranges[0].TopicPartition: 1}); err != nil || len(starts) != 0 {
+					t.Fatalf("starts %v, %v", starts, err)
+				}
+				s = open(t, c, change)
+				before := s.clock.Now()
+				if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "topic clicks was deleted") ||
+					strings.Contains(err.Error(), "did you mean") || s.clock.Now().Sub(before) < confirmAfter {
+					t.Fatalf("after %s: %v", s.clock.Now().Sub(before), err)
+				}
+				// The gap was noted, and another process starts.
+				log := &lines{}
+				s = openWith(t, c, change, Limits{}, slog.New(slog.NewTextHandler(log, nil)), nil)
+				for range 2 {
+					_, err := s.List(t.Context(), []batch.Range{})
+					s.clock.Sleep(t.Context(), topicsEvery)
+					if record != (err == nil) || record && name == "named" && strings.Count(log.String(), "does not exist") != 1 {
+						t.Fatalf("%v %s", err, log)
+					}
+				}
+				if err := c.CreateTopic(topicName, 1, nil); err != nil {
+					t.Fatal(err)
+				}
+				s.clock.Sleep(t.Context(), topicsEvery)
+				if now := all(t, s); len(now) != 1 || now[0].TopicID == ranges[0].TopicID {
+					t.Fatalf("made again: %v", now)
+				}
+			})
+		}
+	}
+}
+
+// TestMissingTopicOfABegunPipeline: one that joins the spec is a mistake there,
+// too, where losses are not recorded.
+func TestMissingTopicOfABegunPipeline(t *testing.T) {
+	c := cluster(t, 1)
+	ranges := all(t, open(t, c, nil))
+	s := open(t, c, func(o *Options) { o.Topics = []string{topicName, "clikcs"} })
+	if _, err := s.List(t.Context(), ranges); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `did you mean "clicks"?`) {
 		t.Fatalf("error %v", err)
 	}
 }

@@ -49,6 +49,7 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 	if len(shares) == 0 {
 		return tally, nil
 	}
+	r.expect(partitionsOf(ranges))
 	workers, err := r.hire(s.workersFor(shares))
 	if err != nil {
 		return tally, err

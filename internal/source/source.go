@@ -146,6 +146,8 @@ type relation struct {
 	view     *view
 	known    map[string]topic // every topic that the last listing had
 	doubted  map[string]bool  // topics that were there, and that a listing may lack
+	begun    bool             // a listing may lack any topic: its loss may be noted already
+	awaited  map[string]bool  // topics of which it was said that they are away
 	policies map[string]policy
 	sizes    map[batch.TopicPartition]size
 	probed   map[string]bool // topics, by id, whose sizes were asked for
@@ -205,7 +207,7 @@ func New(sources []Options, limits Limits, clock Clock, log *slog.Logger, onSkip
 func (s *Source) relation(o Options) (*relation, error) {
 	r := &relation{
 		Options: o, clock: s.clock, log: s.log.With("source", o.Name), stats: &s.stats,
-		known: map[string]topic{}, doubted: map[string]bool{}, policies: map[string]policy{},
+		known: map[string]topic{}, doubted: map[string]bool{}, awaited: map[string]bool{}, policies: map[string]policy{},
 		sizes: map[batch.TopicPartition]size{}, probed: map[string]bool{}, sound: map[batch.TopicPartition]verdict{},
 	}
 	if err := o.validate(); err != nil {
@@ -279,11 +281,15 @@ func (s *Source) Close() {
 // is only logged.
 func (s *Source) Publish(end batch.Offsets) { s.publisher.publish(end) }
 
-// Start resolves where reading begins, for every partition that exists now. A
-// topic that does not exist is batch.ErrInvalid.
-func (s *Source) Start(ctx context.Context) (batch.Offsets, error) {
+// Start resolves where reading begins, for every partition that exists now. known
+// is where the pipeline stands, nil for a new one. A topic that does not exist is
+// batch.ErrInvalid, as in List.
+func (s *Source) Start(ctx context.Context, known batch.Offsets) (batch.Offsets, error) {
 	starts := batch.Offsets{}
 	for _, r := range s.relations {
+		if known != nil {
+			r.expect(known.Partitions())
+		}
 		if err := r.resolve(ctx, starts); err != nil {
 			return nil, fmt.Errorf("resolve start of source %s: %w", r.Name, err)
 		}
@@ -295,7 +301,12 @@ func (s *Source) Start(ctx context.Context) (batch.Offsets, error) {
 // before and is not now is batch.ErrUnavailable; one of a topic that was made
 // again has another topic id.
 //
-// since is what was planned last, nil if that does not matter. A partition whose
+// A topic that the spec names and that does not exist is batch.ErrInvalid, unless
+// since has it: then it was deleted, and the listing lacks it. With
+// Options.RecordLoss the listing of a pipeline that has begun may lack any: its
+// loss may be noted already.
+//
+// since is what was planned last, nil for a pipeline that is new. A partition whose
 // log no longer holds all of that, because an unclean election put another log in
 // its place, ends where the two part: behind that are other records, under
 // offsets that were read. A partition that the spec no longer reads stays where
@@ -303,6 +314,9 @@ func (s *Source) Start(ctx context.Context) (batch.Offsets, error) {
 func (s *Source) List(ctx context.Context, since []batch.Range) ([]batch.Available, error) {
 	var all []batch.Available
 	for _, r := range s.relations {
+		if since != nil {
+			r.expect(partitionsOf(since))
+		}
 		available, err := r.list(ctx, since)
 		if err != nil {
 			return nil, fmt.Errorf("list offsets of source %s: %w", r.Name, err)

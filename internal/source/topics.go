@@ -99,6 +99,47 @@ func (r *relation) complete(topics map[string]topic) error {
 	return nil
 }
 
+// expect lets answers lack topics that the pipeline has begun to read: it may
+// have stood still when they were deleted.
+func (r *relation) expect(begun []batch.TopicPartition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, tp := range begun {
+		if tp.Source == r.Name {
+			r.doubted[tp.Topic] = true
+		}
+	}
+	r.begun = r.begun || r.RecordLoss
+}
+
+func partitionsOf(ranges []batch.Range) []batch.TopicPartition {
+	all := make([]batch.TopicPartition, 0, len(ranges))
+	for _, rg := range ranges {
+		all = append(all, rg.TopicPartition)
+	}
+	return all
+}
+
+// await says once which topics of the spec are away without a gap to come: of
+// what was planned the planner says it.
+func (r *relation) await(available []batch.Available, since []batch.Range) {
+	there := map[string]bool{}
+	for _, a := range available {
+		there[a.Topic] = true
+	}
+	for _, rg := range since {
+		there[rg.Topic] = there[rg.Topic] || rg.Source == r.Name
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range r.Topics {
+		if !there[name] && !r.awaited[name] {
+			r.log.Warn("this topic of the spec does not exist; once it is made it is read from its beginning", "topic", name)
+		}
+		r.awaited[name] = !there[name]
+	}
+}
+
 // doubt lets the next answer lack the topics that the last one lacked. Whether
 // they were deleted the caller judges, who knows since when they are missing.
 func (r *relation) doubt(ctx context.Context) error {
@@ -169,7 +210,8 @@ func newTopic(d kmsg.MetadataResponseTopic) topic {
 }
 
 // named returns the topics that the spec names, or the name of one that does not
-// exist and never did. One that was there before is for complete to judge.
+// exist and never did. One that was there before is for complete to judge, or for
+// the planner.
 func (r *relation) named(ctx context.Context, all []kmsg.MetadataResponseTopic) (topics map[string]topic, missing string, err error) {
 	topics = map[string]topic{}
 	for _, d := range all {
@@ -185,7 +227,7 @@ func (r *relation) named(ctx context.Context, all []kmsg.MetadataResponseTopic) 
 	for _, name := range r.Topics {
 		_, now := topics[name]
 		_, before := r.known[name]
-		if !now && !before && !r.doubted[name] {
+		if !now && !before && !r.doubted[name] && !r.begun {
 			return nil, name, nil
 		}
 	}
@@ -202,7 +244,7 @@ func (r *relation) matching(all []kmsg.MetadataResponseTopic) (map[string]topic,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(topics) == 0 && len(r.known) == 0 && len(r.doubted) == 0 {
+	if len(topics) == 0 && len(r.known) == 0 && len(r.doubted) == 0 && !r.begun {
 		return nil, fmt.Errorf("%w: no topic matches topic_pattern %q; correct it, or wait until there is one", batch.ErrUnavailable, r.Pattern)
 	}
 	return topics, nil
