@@ -100,7 +100,9 @@ func TestCase(t *testing.T) {
 		want   string // part of the failure; "": it passes
 	}{
 		{"good", func(map[string]string) {}, ""},
-		{"a row is missing", func(f map[string]string) { f["expect/named.jsonl"] += f["expect/named.jsonl"][:strings.Index(f["expect/named.jsonl"], "\n")] }, "\n- {"},
+		{"a row is missing", func(f map[string]string) {
+			f["expect/named.jsonl"] += f["expect/named.jsonl"][:strings.Index(f["expect/named.jsonl"], "\n")]
+		}, "\n- {"},
 		{"a row too many", func(f map[string]string) {
 			f["expect/named.jsonl"] = f["expect/named.jsonl"][strings.Index(f["expect/named.jsonl"], "\n")+1:]
 		}, "\n+ {"},
