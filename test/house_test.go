@@ -18,7 +18,7 @@ const module = "github.com/frazil-io/frazil/"
 var allowed = map[string][]string{
 	"batch": {}, "config": {}, "planner": {"batch"}, "driver": {"batch", "planner"},
 	"source": {"batch", "kafka", "source"}, "exec": {"batch", "lake", "objstore", "exec"}, "sink": {"batch", "kafka", "lake", "sink"},
-	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "objstore": {"batch", "objstore"},
+	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "registry": {"batch"}, "objstore": {"batch", "objstore"},
 	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver", "batch"},
 }
 

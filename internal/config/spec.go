@@ -58,8 +58,8 @@ type Source struct {
 	Tombstones  string       `yaml:"tombstones"`
 	Metadata    bool         `yaml:"metadata"`
 	OnBadRecord string       `yaml:"on_bad_record"`
-	SchemaFile  any          `yaml:"schema_file" later:"avro and protobuf come with a later version; use json or raw"`
-	Registry    any          `yaml:"registry" later:"schema registries come with a later version; use json with columns"`
+	SchemaFile  string       `yaml:"schema_file"`
+	Registry    *Registry    `yaml:"registry"`
 	Envelope    any          `yaml:"envelope" later:"Debezium envelopes come with a later version; unnest them in SQL"`
 	Key         any          `yaml:"key" later:"decoding keys comes with a later version; set metadata: true and use _key"`
 	Expect      any          `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
@@ -102,10 +102,22 @@ type TLS struct {
 	ServerName string `yaml:"server_name"`
 }
 
+// Registry is a schema registry, and the schema in it whose columns a source has.
+type Registry struct {
+	URL      URLs    `yaml:"url"`
+	Subject  string  `yaml:"subject"`
+	Version  Version `yaml:"version"`
+	Username string  `yaml:"username"`
+	Password string  `yaml:"password" secret:"true"`
+	Token    string  `yaml:"token" secret:"true"`
+	TLS      *TLS    `yaml:"tls"`
+}
+
 // FormatOption are settings of a format.
 type FormatOption struct {
 	UnknownFields string `yaml:"unknown_fields"`
 	Encoding      string `yaml:"encoding"`
+	Framing       string `yaml:"framing"`
 }
 
 // Dimension is a table to join with, pinned to one version for each batch.

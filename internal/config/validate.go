@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -151,12 +152,21 @@ func (p *parse) source(path, pipeline string, s *Source) {
 		if s.Columns != "" {
 			p.fail(path+".columns", "format raw has key, value and headers; leave columns out")
 		}
-	case "avro", "protobuf", "csv":
-		p.fail(path+".format", "%s comes with a later version; use json or raw", s.Format)
+	case "avro":
+		p.schema(path, s)
+		p.framing(path, s)
+	case "protobuf", "csv":
+		p.fail(path+".format", "%s comes with a later version; use json, avro or raw", s.Format)
 	case "":
-		p.fail(path, "format is missing; write json or raw")
+		p.fail(path, "format is missing; write json, avro or raw")
 	default:
-		p.fail(path+".format", "%q is not json or raw", s.Format)
+		p.fail(path+".format", "%q is not json, avro or raw", s.Format)
+	}
+	if s.Format == "json" || s.Format == "raw" {
+		p.noSchema(path, s)
+	}
+	if s.Registry != nil {
+		p.registry(path+".registry", s)
 	}
 	p.one(path+".options.unknown_fields", &s.Options.UnknownFields, "ignore", "reject", "column")
 	if s.Options.Encoding != "" && s.Options.Encoding != "none" {
@@ -174,6 +184,71 @@ func (p *parse) source(path, pipeline string, s *Source) {
 		return
 	}
 	p.kafka(path+".kafka", pipeline, s.Kafka)
+}
+
+// schema checks where a format with schemas has its columns from.
+func (p *parse) schema(path string, s *Source) {
+	if s.Columns != "" {
+		p.fail(path+".columns", "format %s has its columns from its schema; leave columns out, and choose in SQL", s.Format)
+	}
+	if (s.Registry == nil) == (s.SchemaFile == "") {
+		p.fail(path, "format %s needs its schema; write either registry: {url: …} or schema_file", s.Format)
+	}
+}
+
+// noSchema refuses what a format has no use for.
+func (p *parse) noSchema(path string, s *Source) {
+	for key, there := range map[string]bool{"registry": s.Registry != nil, "schema_file": s.SchemaFile != "", "options.framing": s.Options.Framing != ""} {
+		if there {
+			p.fail(path+"."+key, "format %s has no schema; leave %s out, or write format: avro", s.Format, key)
+		}
+	}
+}
+
+func (p *parse) framing(path string, s *Source) {
+	if s.Registry != nil {
+		p.one(path+".options.framing", &s.Options.Framing, "registry", "single_object", "none")
+		return
+	}
+	p.one(path+".options.framing", &s.Options.Framing, "none", "single_object", "registry")
+	if s.Options.Framing == "registry" {
+		p.fail(path+".options.framing", "the ids before the records are those of a registry; write registry: {url: …} instead of schema_file")
+	}
+}
+
+// registry checks how to reach a registry, and names the subject that gives the
+// columns.
+func (p *parse) registry(path string, s *Source) {
+	r := s.Registry
+	if len(r.URL) == 0 {
+		p.fail(path, "url is missing; write for instance http://localhost:8081")
+	}
+	for _, address := range r.URL {
+		u, err := url.Parse(address)
+		switch {
+		case err == nil && u.User != nil:
+			p.fail(path+".url", "it holds a login; write username and password as keys of their own")
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+			p.fail(path+".url", "%q is not an address such as http://localhost:8081", address)
+		}
+	}
+	switch {
+	case r.Token != "" && (r.Username != "" || r.Password != ""):
+		p.fail(path, "write either token or username and password")
+	case (r.Username == "") != (r.Password == ""):
+		p.fail(path, "username and password belong together")
+	}
+	if r.TLS != nil && (r.TLS.Cert == "") != (r.TLS.Key == "") {
+		p.fail(path+".tls", "cert and key belong together")
+	}
+	if r.Subject != "" || s.Kafka == nil {
+		return
+	}
+	if len(s.Kafka.Topics) != 1 {
+		p.fail(path, "subject is missing; with several topics, or a pattern, name the subject whose schema gives the columns")
+		return
+	}
+	r.Subject = s.Kafka.Topics[0] + "-value"
 }
 
 func (p *parse) kafka(path, pipeline string, k *Kafka) {

@@ -205,3 +205,37 @@ func (a *Addresses) UnmarshalYAML(node ast.Node) error {
 	}
 	return nil
 }
+
+// URLs are addresses of one server: one, or a list.
+type URLs []string
+
+// UnmarshalYAML reads an address or a list of them.
+func (u *URLs) UnmarshalYAML(node ast.Node) error {
+	if list, ok := node.(*ast.SequenceNode); ok {
+		*u = nil
+		for _, v := range list.Values {
+			*u = append(*u, scalar(v))
+		}
+		return nil
+	}
+	*u = URLs{scalar(node)}
+	return nil
+}
+
+// Version is that of a subject: 0, the newest one, or a number from 1.
+type Version int
+
+// UnmarshalYAML reads a version.
+func (v *Version) UnmarshalYAML(node ast.Node) error {
+	text := scalar(node)
+	if text == "latest" {
+		*v = 0
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || n < 1 {
+		return at(node, fmt.Errorf("%q is not latest or the number of a version", text))
+	}
+	*v = Version(n)
+	return nil
+}

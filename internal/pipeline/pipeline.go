@@ -30,6 +30,7 @@ import (
 	"github.com/frazil-io/frazil/internal/lake"
 	"github.com/frazil-io/frazil/internal/objstore"
 	"github.com/frazil-io/frazil/internal/planner"
+	"github.com/frazil-io/frazil/internal/registry"
 	"github.com/frazil-io/frazil/internal/sink"
 	"github.com/frazil-io/frazil/internal/source"
 	"github.com/frazil-io/frazil/internal/source/decode"
@@ -57,6 +58,10 @@ type Pipeline struct {
 	exec *exec.Executor
 	// fields are the columns of sources and tables, by name.
 	fields map[string][]arrow.Field
+	// registries and schemas are those of sources, by name, where a source's
+	// format has them.
+	registries map[string]*registry.Client
+	schemas    map[string]decode.Schema
 
 	mu       sync.Mutex
 	records  *checkpoint.Checkpoint
@@ -68,10 +73,11 @@ type Pipeline struct {
 	committed map[string]bool // sinks to whose tables the checkpoint knows commits; set before they are opened
 }
 
-// New checks a spec as far as that needs no server: columns, SQL, types.
+// New checks a spec as far as that needs no server but a schema registry, where
+// a source has one: columns, SQL, types.
 // batch.ErrInvalid says what is wrong.
 func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
-	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}}
+	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}, registries: map[string]*registry.Client{}, schemas: map[string]decode.Schema{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -133,7 +139,10 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	}
 	for _, name := range s.Sources.Names {
 		src := s.Sources.By[name]
-		d, err := newDecoder(name, src)
+		if err := p.findSchema(ctx, name); err != nil {
+			return o, err
+		}
+		d, err := p.decoder(name)
 		if err != nil {
 			return o, err
 		}
@@ -160,21 +169,6 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 		o.Tables = append(o.Tables, exec.Table{Name: name, Dimension: d})
 	}
 	return o, nil
-}
-
-func newDecoder(name string, s config.Source) (decode.Decoder, error) {
-	var fields []arrow.Field
-	if s.Format == "json" {
-		var err error
-		if fields, err = decode.ParseColumns(s.Columns); err != nil {
-			return nil, fmt.Errorf("source %s: %w", name, err)
-		}
-	}
-	d, err := decode.New(s.Format, fields, decode.Options{Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps})
-	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", name, err)
-	}
-	return d, nil
 }
 
 // Schema returns the columns of a sink's rows.
@@ -249,7 +243,7 @@ func (p *Pipeline) Source() (*source.Source, error) {
 	}
 	var all []source.Options
 	for _, name := range p.spec.Sources.Names {
-		all = append(all, sourceOptions(name, p.spec.Sources.By[name]))
+		all = append(all, p.sourceOptions(name))
 	}
 	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource, Workers: workers(int64(p.spec.Memory))}
 	s, err := source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
@@ -273,14 +267,15 @@ func kafkaOptions(k *config.Kafka) kafka.Options {
 	return o
 }
 
-func sourceOptions(name string, s config.Source) source.Options {
+func (p *Pipeline) sourceOptions(name string) source.Options {
+	s := p.spec.Sources.By[name]
 	k := s.Kafka
 	return source.Options{
 		Name: name, Kafka: kafkaOptions(k), Topics: k.Topics, Pattern: k.TopicPattern,
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
 		SkipBad: s.OnBadRecord == "skip", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
-		Decoder: func() (decode.Decoder, error) { return newDecoder(name, s) },
+		Decoder: func() (decode.Decoder, error) { return p.decoder(name) },
 	}
 }
 

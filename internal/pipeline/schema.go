@@ -1,0 +1,136 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/driver"
+	"github.com/frazil-io/frazil/internal/registry"
+	"github.com/frazil-io/frazil/internal/source/decode"
+)
+
+// findSchema finds the schema of a source whose format has one, once.
+func (p *Pipeline) findSchema(ctx context.Context, name string) error {
+	s := p.spec.Sources.By[name]
+	if s.Registry == nil && s.SchemaFile == "" {
+		return nil
+	}
+	schema, err := p.readerSchema(ctx, name)
+	if err != nil {
+		return err
+	}
+	p.schemas[name] = schema
+	return nil
+}
+
+// readerSchema returns the schema that gives a source its columns, as file or
+// registry have it now. batch.ErrUnavailable: the registry does not answer.
+func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Schema, error) {
+	s := p.spec.Sources.By[source]
+	if s.Registry == nil {
+		text, err := os.ReadFile(s.SchemaFile)
+		if err != nil {
+			return decode.Schema{}, fmt.Errorf("%w: source %s: schema_file: %w", batch.ErrInvalid, source, err)
+		}
+		return decode.Schema{Type: schemaTypes[s.Format], Text: string(text)}, nil
+	}
+	client, err := p.registry(source)
+	if err != nil {
+		return decode.Schema{}, fmt.Errorf("source %s: %w", source, err)
+	}
+	found, err := client.Version(ctx, s.Registry.Subject, cmp.Or(int(s.Registry.Version), registry.Latest))
+	if errors.Is(err, registry.ErrUnknown) {
+		return decode.Schema{}, fmt.Errorf("%w: source %s: %w; correct registry.subject and registry.version", batch.ErrInvalid, source, err)
+	}
+	if err != nil {
+		return decode.Schema{}, fmt.Errorf("source %s: %w", source, err)
+	}
+	if want := schemaTypes[s.Format]; found.Type != want {
+		return decode.Schema{}, fmt.Errorf("%w: source %s: subject %q holds a schema of type %s, and format %s needs %s; correct format or registry.subject",
+			batch.ErrInvalid, source, s.Registry.Subject, found.Type, s.Format, want)
+	}
+	return toDecode(found), nil
+}
+
+// schemaTypes are the registry's names for formats.
+var schemaTypes = map[string]string{"avro": "AVRO", "protobuf": "PROTOBUF", "json": "JSON"}
+
+// registry opens the client of a source's registry, once, so that what it learnt
+// serves every decoder.
+func (p *Pipeline) registry(source string) (*registry.Client, error) {
+	if c := p.registries[source]; c != nil {
+		return c, nil
+	}
+	c, err := registry.New(registryOptions(p.spec.Sources.By[source].Registry), driver.WallClock{})
+	if err != nil {
+		return nil, err
+	}
+	p.registries[source] = c
+	return c, nil
+}
+
+func registryOptions(r *config.Registry) registry.Options {
+	o := registry.Options{URLs: r.URL, Username: r.Username, Password: r.Password, Token: r.Token}
+	if r.TLS != nil {
+		o.TLS = registry.TLS(*r.TLS)
+	}
+	return o
+}
+
+// decoder makes a decoder for a source whose schema was found.
+func (p *Pipeline) decoder(name string) (decode.Decoder, error) {
+	s := p.spec.Sources.By[name]
+	o := decode.Options{Reader: p.schemas[name], Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing}
+	if c := p.registries[name]; c != nil {
+		o.Schemas = schemas{c}
+	}
+	var fields []arrow.Field
+	if s.Columns != "" {
+		var err error
+		if fields, err = decode.ParseColumns(s.Columns); err != nil {
+			return nil, fmt.Errorf("source %s: %w", name, err)
+		}
+	}
+	d, err := decode.New(s.Format, fields, o)
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// schemaTimeout bounds how long a decoder waits for one schema: then the batch is
+// repeated.
+const schemaTimeout = 20 * time.Second
+
+// schemas are a registry's, for decoders.
+type schemas struct{ *registry.Client }
+
+// ByID implements decode.Schemas.
+func (s schemas) ByID(id int32) (decode.Schema, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), schemaTimeout, fmt.Errorf("%w: the schema registry did not answer within %s", batch.ErrUnavailable, schemaTimeout))
+	defer cancel()
+	found, err := s.Client.ByID(ctx, id)
+	if errors.Is(err, registry.ErrUnknown) {
+		return decode.Schema{}, decode.ErrUnknownSchema
+	}
+	return toDecode(found), err
+}
+
+func toDecode(s registry.Schema) decode.Schema {
+	out := decode.Schema{ID: s.ID, Type: s.Type, Text: s.Text}
+	for name, r := range s.References {
+		if out.References == nil {
+			out.References = map[string]decode.Schema{}
+		}
+		out.References[name] = toDecode(r)
+	}
+	return out
+}

@@ -1,0 +1,294 @@
+// Package registry asks a Confluent-compatible schema registry for the schemas
+// that records were written with. It is a tool, not a room.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/sr"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Options say how to reach a registry. They print without secrets.
+type Options struct {
+	URLs     []string // of one registry: the next one is asked where one does not answer
+	Username string
+	Password string `json:"-"`
+	Token    string `json:"-"` // a bearer token, instead of Username and Password
+	TLS      TLS
+}
+
+// TLS is what an https:// address needs beside the system's certificates.
+type TLS struct {
+	CA         string // file with certificates to trust, instead of the system's
+	Cert, Key  string // files of the client's own certificate
+	ServerName string // to expect in the registry's certificate; "": the address's host
+}
+
+// Schema is one version of a subject.
+type Schema struct {
+	ID   int32
+	Type string // AVRO, PROTOBUF or JSON
+	Text string
+	// References are the schemas that Text refers to, by the name it uses, with
+	// their own ones.
+	References map[string]Schema
+}
+
+// ErrUnknown: the registry answered that it has no such schema.
+var ErrUnknown = errors.New("the registry has no such schema")
+
+// Latest is the newest version of a subject.
+const Latest = -1
+
+// Clock is time, real or simulated.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns early with the context's cause.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+const (
+	// requestTimeout bounds one request, and askTimeout all attempts at one
+	// question: then the caller says what it waits for, and tries again.
+	requestTimeout = 5 * time.Second
+	askTimeout     = 15 * time.Second
+	attempts       = 4
+	pauseFirst     = 100 * time.Millisecond // doubled after each attempt
+	// unknownFor is how long an id is not asked for again: long enough that a
+	// topic full of such records does not flood the registry, and short enough
+	// that a registry which lags is asked once more.
+	unknownFor = 10 * time.Second
+	// unknownMax bounds the ids that are remembered as unknown: each may be a
+	// record's garbage.
+	unknownMax = 10_000
+	// depthMax and referencesMax bound the references of one schema.
+	depthMax      = 32
+	referencesMax = 1000
+)
+
+// Client asks one registry and keeps what it learnt: an id never changes its
+// schema, nor does a version of a subject. It may be used by several goroutines.
+type Client struct {
+	asks  []ask
+	clock Clock
+	group singleflight.Group
+
+	mu       sync.Mutex
+	ids      map[int32]Schema
+	unknown  map[int32]time.Time // until when
+	versions map[version]Schema
+}
+
+// ask is the client of one address.
+type ask struct {
+	url string
+	*sr.Client
+}
+
+type version struct {
+	subject string
+	number  int
+}
+
+// New makes a client. Nothing is sent yet. batch.ErrInvalid: a setting is wrong
+// or a file cannot be read.
+func New(o Options, clock Clock) (*Client, error) {
+	if len(o.URLs) == 0 {
+		return nil, fmt.Errorf("%w: the schema registry has no url; set url: https://registry.example.com", batch.ErrInvalid)
+	}
+	config, err := o.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	c := &Client{clock: clock, ids: map[int32]Schema{}, unknown: map[int32]time.Time{}, versions: map[version]Schema{}}
+	opts := []sr.ClientOpt{
+		sr.UserAgent("frazil"), sr.LogLevel(sr.LogLevelNone),
+		sr.HTTPClient(&http.Client{Timeout: requestTimeout, Transport: bounded{transport}}),
+	}
+	switch {
+	case o.Token != "":
+		opts = append(opts, sr.BearerToken(o.Token))
+	case o.Username != "" || o.Password != "":
+		opts = append(opts, sr.BasicAuth(o.Username, o.Password))
+	}
+	for _, address := range o.URLs {
+		if err := CheckURL(address); err != nil {
+			return nil, err
+		}
+		client, err := sr.NewClient(append(opts[:len(opts):len(opts)], sr.URLs(address))...)
+		if err != nil {
+			return nil, fmt.Errorf("%w: schema registry %s: %w", batch.ErrInvalid, address, err)
+		}
+		c.asks = append(c.asks, ask{address, client})
+	}
+	return c, nil
+}
+
+// CheckURL returns a batch.ErrInvalid for what is not a registry's address.
+func CheckURL(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil: // its text would print a password
+		return fmt.Errorf("%w: the schema registry's url is none; write https://registry.example.com", batch.ErrInvalid)
+	case u.User != nil:
+		return fmt.Errorf("%w: the schema registry's url holds a login; write username and password as keys of their own", batch.ErrInvalid)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("%w: the schema registry's url %q is not http(s)://host:port/path", batch.ErrInvalid, address)
+	}
+	return nil
+}
+
+func (t TLS) config() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("%w: schema registry: tls ca: %w", batch.ErrInvalid, err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%w: schema registry: tls ca: file %q holds no certificate in PEM; point it at the certificate of the authority", batch.ErrInvalid, t.CA)
+		}
+	}
+	if t.Cert != "" || t.Key != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: schema registry: tls cert %q and key %q: %w", batch.ErrInvalid, t.Cert, t.Key, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// ByID returns a schema with its references. An error wraps ErrUnknown where the
+// registry has none of this id, batch.ErrUnavailable where it does not answer,
+// and batch.ErrInvalid where it refuses.
+func (c *Client) ByID(ctx context.Context, id int32) (Schema, error) {
+	c.mu.Lock()
+	s, known := c.ids[id]
+	until, unknown := c.unknown[id]
+	c.mu.Unlock()
+	switch {
+	case known:
+		return s, nil
+	case unknown && c.clock.Now().Before(until):
+		return Schema{}, fmt.Errorf("schema registry %s: schema %d: %w", c.asks[0].url, id, ErrUnknown)
+	}
+	// Workers that meet a new id at the same time ask once.
+	v, err, _ := c.group.Do(strconv.Itoa(int(id)), func() (any, error) { return c.askID(ctx, id) })
+	s, _ = v.(Schema)
+	return s, err
+}
+
+func (c *Client) askID(ctx context.Context, id int32) (Schema, error) {
+	got, err := retried(ctx, c, "schema "+strconv.Itoa(int(id)), func(ctx context.Context, a ask) (sr.Schema, error) {
+		return a.SchemaByID(ctx, int(id))
+	})
+	if errors.Is(err, ErrUnknown) {
+		c.mu.Lock()
+		if len(c.unknown) >= unknownMax {
+			clear(c.unknown)
+		}
+		c.unknown[id] = c.clock.Now().Add(unknownFor)
+		c.mu.Unlock()
+	}
+	if err != nil {
+		return Schema{}, err
+	}
+	s, err := c.complete(ctx, id, got)
+	if err != nil {
+		return Schema{}, err
+	}
+	c.mu.Lock()
+	c.ids[id] = s
+	delete(c.unknown, id)
+	c.mu.Unlock()
+	return s, nil
+}
+
+// Version returns a version of a subject, Latest for the newest one, with its
+// references. A subject or version that is not there is ErrUnknown.
+func (c *Client) Version(ctx context.Context, subject string, number int) (Schema, error) {
+	got, err := c.subject(ctx, subject, number)
+	if err != nil {
+		return Schema{}, err
+	}
+	return c.complete(ctx, int32(got.ID), got.Schema)
+}
+
+func (c *Client) subject(ctx context.Context, subject string, number int) (sr.SubjectSchema, error) {
+	what := fmt.Sprintf("subject %q, version %d", subject, number)
+	if number == Latest {
+		what = fmt.Sprintf("subject %q", subject)
+	}
+	return retried(ctx, c, what, func(ctx context.Context, a ask) (sr.SubjectSchema, error) {
+		return a.SchemaByVersion(ctx, subject, number)
+	})
+}
+
+// complete adds the references.
+func (c *Client) complete(ctx context.Context, id int32, got sr.Schema) (Schema, error) {
+	left := referencesMax
+	return c.resolve(ctx, id, got, 0, &left)
+}
+
+func (c *Client) resolve(ctx context.Context, id int32, got sr.Schema, depth int, left *int) (Schema, error) {
+	s := Schema{ID: id, Type: got.Type.String(), Text: got.Schema}
+	if depth > depthMax {
+		return Schema{}, fmt.Errorf("%w: schema registry %s: references are nested more than %d deep; is there a circle of them?", batch.ErrInvalid, c.asks[0].url, depthMax)
+	}
+	if *left -= len(got.References); *left < 0 {
+		return Schema{}, fmt.Errorf("%w: schema registry %s: a schema has more than %d references", batch.ErrInvalid, c.asks[0].url, referencesMax)
+	}
+	for _, r := range got.References {
+		to, err := c.reference(ctx, version{r.Subject, r.Version}, depth+1, left)
+		if err != nil {
+			return Schema{}, fmt.Errorf("reference %q: %w", r.Name, err)
+		}
+		if s.References == nil {
+			s.References = map[string]Schema{}
+		}
+		s.References[r.Name] = to
+	}
+	return s, nil
+}
+
+// reference returns a version that a schema refers to. That the registry does not
+// have it, though it has the schema, is no record's fault.
+func (c *Client) reference(ctx context.Context, v version, depth int, left *int) (Schema, error) {
+	c.mu.Lock()
+	s, ok := c.versions[v]
+	c.mu.Unlock()
+	if ok {
+		return s, nil
+	}
+	got, err := c.subject(ctx, v.subject, v.number)
+	if errors.Is(err, ErrUnknown) {
+		return Schema{}, fmt.Errorf("%w: %s; register it again", batch.ErrInvalid, err.Error())
+	}
+	if err != nil {
+		return Schema{}, err
+	}
+	if s, err = c.resolve(ctx, int32(got.ID), got.Schema, depth, left); err != nil {
+		return Schema{}, err
+	}
+	c.mu.Lock()
+	c.versions[v] = s
+	c.mu.Unlock()
+	return s, nil
+}
