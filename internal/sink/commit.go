@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -28,7 +29,8 @@ type change struct {
 	files     []iceberg.DataFile     // that are new
 	totals    *table.Summary         // of the snapshot that base comes from
 	stamp     *batch.Stamp
-	wrote     []string // files of metadata
+	wrote     []string          // files of metadata
+	small     map[string][]byte // manifests of few files that were written, by name
 }
 
 // Commit adds one snapshot with the files and the stamp and moves the tag to it.
@@ -88,14 +90,14 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	t := v.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c.id, c.sequence = newSnapshotID(), v.meta.LastSequenceNumber()+1
+	c.id, c.sequence, c.small = newSnapshotID(), v.meta.LastSequenceNumber()+1, map[string][]byte{}
 	landed := false
 	defer func() {
 		if !landed { // or so it seems: they are looked at again before they are deleted
 			t.trash.add(c.wrote...)
 		}
 	}()
-	manifests, made, err := v.buildManifests(c)
+	manifests, err := v.buildManifests(c)
 	if err != nil {
 		return 0, err
 	}
@@ -116,7 +118,7 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 		return 0, err
 	}
 	landed = true
-	t.committed(v.meta, meta, c, manifests, made, expired)
+	t.committed(v.meta, meta, c, manifests, expired)
 	return c.id, nil
 }
 
@@ -151,22 +153,17 @@ func newSnapshotID() int64 {
 // buildSnapshot writes the manifest list. It returns the manifests as a later
 // snapshot will read them.
 func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*table.Snapshot, []iceberg.ManifestFile, error) {
-	version := v.meta.Version()
 	name := v.metadataFile(v.ownName() + ".avro")
 	c.wrote = append(c.wrote, name)
-	var buf bytes.Buffer
 	first := v.meta.NextRowID()
-	for _, m := range manifests {
-		keepEmptyBounds(m)
-	}
-	if err := iceberg.WriteManifestList(version, &buf, c.id, idOf(v.head), &c.sequence, first, manifests); err != nil {
+	list, numbered, err := v.manifestList(c, first, manifests)
+	if err != nil {
 		return nil, nil, fmt.Errorf("write the manifest list of table %s: %w", v.t.opts.Table, err)
 	}
-	written := bytes.NewReader(buf.Bytes())
-	if err := v.t.fs.WriteFile(name, buf.Bytes()); err != nil {
+	if err := v.t.fs.WriteFile(name, list); err != nil {
 		return nil, nil, lake.Classify("write "+name, err)
 	}
-	manifests, err := iceberg.ReadManifestList(written)
+	manifests, err = iceberg.ReadManifestList(bytes.NewReader(list))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read back %s: %w", name, err)
 	}
@@ -175,14 +172,31 @@ func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*tabl
 		SnapshotID: c.id, ParentSnapshotID: idOf(v.head), SequenceNumber: c.sequence, TimestampMs: max(v.t.now().UnixMilli(), v.meta.LastUpdatedMillis()),
 		ManifestList: name, Summary: c.summary(), SchemaID: &schema,
 	}
-	if version >= 3 {
-		added := int64(0)
-		for _, f := range c.files {
-			added += f.Count()
-		}
-		s.FirstRowID, s.AddedRows = &first, &added
+	if v.meta.Version() >= 3 {
+		s.FirstRowID, s.AddedRows = &first, &numbered
 	}
 	return s, manifests, nil
+}
+
+// manifestList encodes the list. In format 3 it gives the manifests that have no
+// row numbers yet a stretch of them, from first on. numbered is how many it gave:
+// as in Iceberg's Java library a merged manifest gets as many as it has rows,
+// though its rows keep the numbers they had.
+func (v *View) manifestList(c *change, first int64, manifests []iceberg.ManifestFile) (list []byte, numbered int64, err error) {
+	for _, m := range manifests {
+		keepEmptyBounds(m)
+	}
+	var buf bytes.Buffer
+	if v.meta.Version() < 3 {
+		err = iceberg.WriteManifestList(v.meta.Version(), &buf, c.id, idOf(v.head), &c.sequence, 0, manifests)
+		return buf.Bytes(), 0, err
+	}
+	w, err := iceberg.NewManifestListWriterV3(&buf, c.id, c.sequence, first, idOf(v.head))
+	if err != nil {
+		return nil, 0, err
+	}
+	err = errors.Join(w.AddManifests(manifests), w.Close())
+	return buf.Bytes(), *w.NextRowID() - first, err
 }
 
 // keepEmptyBounds repairs the summary of a manifest's partitions. iceberg-go

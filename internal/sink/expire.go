@@ -98,7 +98,7 @@ func (v *View) alive(snapshot int64) bool {
 }
 
 // committed keeps what the next commits need, and notes what may be garbage.
-func (t *Table) committed(before, after table.Metadata, c *change, manifests []iceberg.ManifestFile, made map[string][]iceberg.ManifestEntry, expired []int64) {
+func (t *Table) committed(before, after table.Metadata, c *change, manifests []iceberg.ManifestFile, expired []int64) {
 	clear(t.manifests) // only the head is built upon
 	t.manifests[c.id] = manifests
 	live := map[string]bool{}
@@ -111,13 +111,13 @@ func (t *Table) committed(before, after table.Metadata, c *change, manifests []i
 	for _, m := range c.base {
 		if !live[m.FilePath()] {
 			t.trash.add(m.FilePath())
-			delete(t.entries, m.FilePath())
+			delete(t.small, m.FilePath())
 		}
 	}
-	if len(t.entries) > cacheMax {
-		clear(t.entries)
+	if len(t.small) > cacheMax {
+		clear(t.small)
 	}
-	maps.Copy(t.entries, made)
+	maps.Copy(t.small, c.small)
 	for _, id := range expired {
 		if s := before.SnapshotByID(id); s != nil && s.ManifestList != "" {
 			t.trash.add(s.ManifestList)

@@ -15,33 +15,21 @@ import (
 const mergeWidth = 32
 
 // buildManifests returns the manifests of the snapshot: those of base, some of
-// them merged, and one with the new files. made are the entries of that one
-// where it is small, as a merge will soon want them.
-func (v *View) buildManifests(c *change) (manifests []iceberg.ManifestFile, made map[string][]iceberg.ManifestEntry, err error) {
-	made = map[string][]iceberg.ManifestEntry{}
-	manifests = c.base
-	if v.meta.Version() == 2 { // format 3 numbers rows by manifest; its manifests stay
-		if manifests, err = v.merge(c); err != nil {
-			return nil, nil, err
-		}
-	}
-	if len(c.files) == 0 {
-		return manifests, made, nil
+// them merged, and one with the new files.
+func (v *View) buildManifests(c *change) ([]iceberg.ManifestFile, error) {
+	manifests, err := v.merge(c)
+	if err != nil || len(c.files) == 0 {
+		return manifests, err
 	}
 	entries := make([]iceberg.ManifestEntry, 0, len(c.files))
-	kept := make([]iceberg.ManifestEntry, 0, len(c.files))
 	for _, f := range c.files {
 		entries = append(entries, iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &c.id, nil, nil, f))
-		kept = append(kept, iceberg.NewManifestEntry(iceberg.EntryStatusEXISTING, &c.id, &c.sequence, &c.sequence, f))
 	}
 	m, err := v.writeManifest(c, v.spec(), entries)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if len(kept) < mergeWidth {
-		made[m.FilePath()] = kept
-	}
-	return append([]iceberg.ManifestFile{m}, manifests...), made, nil
+	return append([]iceberg.ManifestFile{m}, manifests...), nil
 }
 
 func (v *View) writeManifest(c *change, spec iceberg.PartitionSpec, entries []iceberg.ManifestEntry) (iceberg.ManifestFile, error) {
@@ -54,6 +42,9 @@ func (v *View) writeManifest(c *change, spec iceberg.PartitionSpec, entries []ic
 	}
 	if err := v.t.fs.WriteFile(name, buf.Bytes()); err != nil {
 		return nil, lake.Classify("write "+name, err)
+	}
+	if len(entries) < mergeWidth {
+		c.small[name] = buf.Bytes()
 	}
 	return m, nil
 }
@@ -115,16 +106,17 @@ func (v *View) mergeInto(c *change, manifests []iceberg.ManifestFile) (iceberg.M
 	return v.writeManifest(c, v.spec(), entries)
 }
 
-// entriesOf returns the files of a manifest as a merged one names them.
+// entriesOf returns the files of a manifest as a merged one names them: with what
+// they have from the manifest, which is the sequence number, and in format 3 the
+// number of the first row. Rows from before that format get theirs with the merged
+// one.
 func (v *View) entriesOf(m iceberg.ManifestFile) ([]iceberg.ManifestEntry, error) {
-	if kept, ok := v.t.entries[m.FilePath()]; ok {
-		return kept, nil
+	entries, err := v.read(m)
+	if err != nil {
+		return nil, lake.Classify("read "+m.FilePath(), err)
 	}
-	var kept []iceberg.ManifestEntry
-	for e, err := range m.Entries(&v.t.fs, true) {
-		if err != nil {
-			return nil, lake.Classify("read "+m.FilePath(), err)
-		}
+	kept := make([]iceberg.ManifestEntry, 0, len(entries))
+	for _, e := range entries {
 		id, sequence := e.SnapshotID(), e.SequenceNum()
 		fileSequence := e.FileSequenceNum()
 		if fileSequence == nil {
@@ -133,4 +125,18 @@ func (v *View) entriesOf(m iceberg.ManifestFile) ([]iceberg.ManifestEntry, error
 		kept = append(kept, iceberg.NewManifestEntry(iceberg.EntryStatusEXISTING, &id, &sequence, fileSequence, e.DataFile()))
 	}
 	return kept, nil
+}
+
+// read reads a manifest, from memory where it was written here.
+func (v *View) read(m iceberg.ManifestFile) (entries []iceberg.ManifestEntry, err error) {
+	if raw, ok := v.t.small[m.FilePath()]; ok {
+		return iceberg.ReadManifest(m, bytes.NewReader(raw), true)
+	}
+	for e, err := range m.Entries(&v.t.fs, true) {
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }

@@ -95,8 +95,8 @@ type Table struct {
 	openFS  func(*table.Table) (iceio.IO, error) // with the context of Open
 
 	mu        sync.Mutex
-	manifests map[int64][]iceberg.ManifestFile   // of snapshots that were committed here
-	entries   map[string][]iceberg.ManifestEntry // of small manifests that were written here
+	manifests map[int64][]iceberg.ManifestFile // of snapshots that were committed here
+	small     map[string][]byte                // manifests of few files that were written here, for merging
 	trash     trash
 }
 
@@ -106,7 +106,7 @@ type Table struct {
 func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, now func() time.Time, log *slog.Logger) (*Table, error) {
 	t := &Table{
 		opts: o.withDefaults(), catalog: c, rows: rows, now: now, log: log,
-		manifests: map[int64][]iceberg.ManifestFile{}, entries: map[string][]iceberg.ManifestEntry{},
+		manifests: map[int64][]iceberg.ManifestFile{}, small: map[string][]byte{},
 		trash: trash{since: map[string]time.Time{}, lists: map[int64][]string{}},
 	}
 	t.ident = strings.Split(o.Table, ".")

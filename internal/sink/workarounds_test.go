@@ -19,7 +19,7 @@ package sink
 //   - Each merge of manifests leaves an orphan: TestExpiredFilesGo.
 //   - Rewritten manifests are a snapshot without properties, which would hide the
 //     stamp: TestMergesCarryTheStamp.
-//   - Format 3 wants first_row_id: TestRowIDs.
+//   - Format 3 wants first_row_id: TestRowIDs, TestRowIDsSurviveMerging.
 //   - Local files are not synced: lake.TestLocalFilesAreDurable.
 //   - SQLite says busy: lake.TestTwoProcessesOneSQLite.
 //   - A token server that is away is a refused login: lake.TestOAuthRefused.
@@ -29,10 +29,12 @@ package sink
 //   - A scan filtered by starts_with fails: TestNoStartsWith.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,6 +159,119 @@ func TestRowIDs(t *testing.T) {
 	slices.Sort(first)
 	if !slices.Equal(first, []int64{0, 5, 7}) {
 		t.Fatalf("manifests begin at rows %v", first)
+	}
+}
+
+// rowIDs returns, by data file, the numbers of its first row and of the one behind
+// its last, as a reader of the head has them.
+func (f *fixture) rowIDs(tbl *Table) map[string][2]int64 {
+	f.Helper()
+	v := f.load(tbl)
+	manifests, err := v.head.Manifests(&tbl.fs)
+	if err != nil {
+		f.Fatal(err)
+	}
+	all := map[string][2]int64{}
+	for _, m := range manifests {
+		for e, err := range m.Entries(&tbl.fs, true) {
+			if err != nil {
+				f.Fatal(err)
+			}
+			d := e.DataFile()
+			if d.FirstRowID() == nil {
+				f.Fatalf("the rows of %s have no numbers", d.FilePath())
+			}
+			all[d.FilePath()] = [2]int64{*d.FirstRowID(), *d.FirstRowID() + d.Count()}
+		}
+	}
+	return all
+}
+
+// TestRowIDsSurviveMerging: manifests of format 3 are merged, too, and each row
+// keeps the number that it had before. No number is given twice, and the table
+// never hands out one that is taken.
+func TestRowIDsSurviveMerging(t *testing.T) {
+	for name, reopen := range map[string]bool{"one process": false, "one for each batch": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			format3 := func(o *Options) { o.FormatVersion, o.KeepSnapshots = 3, 4 }
+			tbl := f.mustOpen(format3)
+			before := map[string][2]int64{}
+			merges, rows := 0, 0
+			for i := range 2*mergeWidth + 5 {
+				if i == 3 {
+					f.foreign(2)
+				}
+				if reopen {
+					tbl = f.mustOpen(format3)
+				}
+				f.commit(tbl, fmt.Sprint("a", i), makeRows(rows, rows+1+i%3), makeRows(rows+1+i%3, rows+3+i%3))
+				rows += 3 + i%3
+				v := f.load(tbl)
+				manifests, err := v.head.Manifests(&tbl.fs)
+				if err != nil || len(manifests) > mergeWidth+1 {
+					t.Fatalf("%d manifests, %v", len(manifests), err)
+				}
+				for _, m := range manifests {
+					if m.SnapshotID() == v.head.SnapshotID && m.ExistingDataFiles() > 0 {
+						merges++
+					}
+				}
+				now := f.rowIDs(tbl)
+				for file, ids := range before {
+					if now[file] != ids {
+						t.Fatalf("commit %d: the rows of %s were %v, and are %v", i, file, ids, now[file])
+					}
+				}
+				stretches := slices.SortedFunc(maps.Values(now), func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+				for k, s := range stretches {
+					if k > 0 && s[0] < stretches[k-1][1] || s[1] > v.meta.NextRowID() {
+						t.Fatalf("commit %d: numbers %v behind %v, the next one is %d", i, s, stretches[max(0, k-1)], v.meta.NextRowID())
+					}
+				}
+				before = now
+			}
+			if merges != 2 {
+				t.Fatalf("%d merges", merges)
+			}
+		})
+	}
+}
+
+// TestRowIDsOfARaisedTable: rows that were there before the format had numbers get
+// theirs with the next snapshot, and keep them.
+func TestRowIDsOfARaisedTable(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(nil)
+	for i := range mergeWidth {
+		f.commit(tbl, fmt.Sprint("a", i), makeRows(i, i+1))
+	}
+	loaded, err := f.catalog.Load(context.Background(), tbl.ident)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := loaded.NewTransaction()
+	if err := tx.UpgradeFormatVersion(3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string][2]int64{}
+	for i := range 6 {
+		f.commit(tbl, fmt.Sprint("b", i), makeRows(100+i, 101+i))
+		now := f.rowIDs(tbl)
+		seen := map[int64]bool{}
+		for file, ids := range now {
+			if was, ok := before[file]; ok && was != ids || seen[ids[0]] || ids[1] > f.load(tbl).meta.NextRowID() {
+				t.Fatalf("commit %d: the rows of %s were %v and are %v; the next one is %d", i, file, was, ids, f.load(tbl).meta.NextRowID())
+			}
+			seen[ids[0]] = true
+		}
+		before = now
+	}
+	if manifests, err := f.load(tbl).head.Manifests(&tbl.fs); err != nil || len(manifests) > 7 {
+		t.Fatalf("%d manifests, %v: nothing was merged", len(manifests), err)
 	}
 }
 
