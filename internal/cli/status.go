@@ -35,7 +35,8 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status SPEC", Short: "Show batch, lag, freshness and last commits, from checkpoint, tables and Kafka", Args: exactly(1, "a spec"),
 		Long: `Reads the checkpoint, the tables and Kafka's offsets, and changes nothing. A server
-that does not answer is named where its part would be; the rest is shown.`,
+that does not answer is named where its part would be; the rest is shown. Where a
+run would stop, it says so and ends with the exit code of the run.`,
 		Example: `  frazil status clicks.yaml
   frazil status clicks.yaml --output json | jq .lag`,
 		ValidArgsFunction: specFiles,
@@ -74,10 +75,18 @@ func (a *app) printStatus(s *pipeline.Status) error {
 	switch {
 	case s.CheckpointError != "":
 		say("checkpoint", "%s", s.CheckpointError)
+	case s.Incarnation == nil && s.RunNote != "":
+		say("checkpoint", "empty: it was lost")
 	case s.Incarnation == nil:
-		say("checkpoint", "empty: the pipeline has not run yet, or its checkpoint was lost")
+		say("checkpoint", "empty: the pipeline has not run yet")
 	default:
 		say("checkpoint", "%s, incarnation %d (%s)", s.Incarnation.UUID, s.Incarnation.Number, s.Incarnation.Kind)
+	}
+	if s.RunStops != "" {
+		say("run", "would stop: %s", s.RunStops)
+	}
+	if s.RunNote != "" {
+		say("run", "%s", s.RunNote)
 	}
 	if p := s.Plan; p != nil {
 		state := "committed"

@@ -346,11 +346,25 @@ func (p *Pipeline) storeProperties() map[string]string {
 
 // Driver opens all rooms and wires them, unless stop is cancelled meanwhile.
 func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
-	src, err := p.Source()
+	cp, err := p.Checkpoint(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cp, err := p.Checkpoint(ctx)
+	if p.committed, err = patient(stop, func() (map[string]bool, error) { return committed(ctx, cp) }); err != nil {
+		return nil, err
+	}
+	tables := map[string]*sink.Table{}
+	for _, name := range p.spec.Sinks.Names {
+		if tables[name], err = p.patiently(ctx, stop, name); err != nil {
+			return nil, err
+		}
+	}
+	return p.driver(cp, tables, startTimeout)
+}
+
+// driver wires the rooms for the sinks whose tables these are.
+func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Table, timeout time.Duration) (*driver.Driver, error) {
+	src, err := p.Source()
 	if err != nil {
 		return nil, err
 	}
@@ -362,15 +376,10 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.committed, err = patient(stop, func() (map[string]bool, error) { return committed(ctx, cp) }); err != nil {
-		return nil, err
-	}
 	for _, name := range p.spec.Sinks.Names {
-		t, err := p.patiently(ctx, stop, name)
-		if err != nil {
-			return nil, err
+		if t := tables[name]; t != nil {
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.spec.SinkHash(name), Table: room{t}})
 		}
-		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.spec.SinkHash(name), Table: room{t}})
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -381,7 +390,7 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		Name: p.spec.Name, Writer: batch.Writer{ID: uuid.NewString(), Host: host, PID: os.Getpid()},
 		Limits:   planner.Limits{BytesMax: int64(l.MaxBytes), RecordsMax: l.MaxRecords, BytesMin: int64(l.MinBytes), RecordsMin: l.MinRecords},
 		DelayMax: time.Duration(l.MaxDelay), Sources: sources, KeepBatches: p.spec.Maintenance.KeepBatches,
-		Takeover: p.opts.Takeover, Adopt: p.opts.Adopt, Grace: p.opts.Grace,
+		Takeover: p.opts.Takeover, Adopt: p.opts.Adopt, Grace: p.opts.Grace, StartTimeout: timeout,
 	}
 	opts.Trigger.AvailableNow = p.spec.Trigger.AvailableNow || p.opts.AvailableNow
 	if i := p.spec.Trigger.Interval; i != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/sink"
 )
 
 // SinkStatus is what a table's tag says.
@@ -53,6 +54,10 @@ type Status struct {
 	// FreshnessSeconds is the age of the newest plan that every table has, 0 if
 	// Kafka has nothing behind it.
 	FreshnessSeconds *float64 `json:"freshness_seconds"`
+	// RunStops is the error with which a run would stop before its first batch,
+	// and RunNote what it does by itself about a checkpoint that was lost.
+	RunStops string `json:"run_stops,omitempty"`
+	RunNote  string `json:"run_note,omitempty"`
 
 	failed error
 }
@@ -75,10 +80,14 @@ func (p *Pipeline) Status(ctx context.Context, now time.Time) *Status {
 	if err := s.checkpoint(ctx, p); err != nil {
 		s.CheckpointError = s.fail("checkpoint", err)
 	}
+	tables := map[string]*sink.Table{}
 	for _, name := range p.spec.Sinks.Names {
-		s.Sinks = append(s.Sinks, s.sink(ctx, p, name))
+		one, t := s.sink(ctx, p, name)
+		s.Sinks = append(s.Sinks, one)
+		tables[name] = t
 	}
 	s.Open = s.isOpen()
+	s.check(ctx, p, tables)
 	lag, err := s.lag(ctx, p)
 	if err != nil {
 		s.LagError = s.fail("Kafka", err)
@@ -105,30 +114,35 @@ func (s *Status) checkpoint(ctx context.Context, p *Pipeline) error {
 		return err
 	}
 	s.Incarnation = &all[len(all)-1]
-	if s.Plan, err = cp.Newest(ctx, *s.Incarnation); err != nil {
+	plan, err := cp.Newest(ctx, *s.Incarnation)
+	if err != nil {
+		return err
+	}
+	s.Plan = plan
+	if p.committed, err = committed(ctx, cp); err != nil {
 		return err
 	}
 	s.Commits, err = cp.Recorded(ctx, *s.Incarnation, recent)
 	return err
 }
 
-func (s *Status) sink(ctx context.Context, p *Pipeline, name string) SinkStatus {
+func (s *Status) sink(ctx context.Context, p *Pipeline, name string) (SinkStatus, *sink.Table) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	one := SinkStatus{Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Batch: batch.None}
 	t, err := p.Table(ctx, name)
 	if missing(err) {
 		one.Missing = true
-		return one
+		return one, nil
 	}
 	if err != nil {
 		one.Error = s.fail("sink "+name, err)
-		return one
+		return one, nil
 	}
 	v, err := t.Load(ctx)
 	if err != nil {
 		one.Error = s.fail("sink "+name, err)
-		return one
+		return one, nil
 	}
 	one.Head = v.Head()
 	one.Ancestry = map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()]
@@ -136,7 +150,36 @@ func (s *Status) sink(ctx context.Context, p *Pipeline, name string) SinkStatus 
 		one.Stamp, one.Batch, one.Rows, one.End, one.Time = st.String(), st.Last, st.Total.Written, st.End, st.Time
 	}
 	s.stale(v.Metadata(), one.Table, batch.Tag(p.spec.Name, batch.StreamMain), time.Duration(p.spec.Maintenance.KeepHourly))
-	return one
+	return one, t
+}
+
+// check asks what a run would do, unless something is away: then nobody knows.
+func (s *Status) check(ctx context.Context, p *Pipeline, tables map[string]*sink.Table) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	switch {
+	case errors.Is(s.failed, batch.ErrUnavailable):
+	case s.failed != nil:
+		s.RunStops = strings.ReplaceAll(s.failed.Error(), "\n", "; ")
+	default:
+		note, err := p.check(ctx, tables)
+		if err != nil {
+			s.RunStops = s.fail("run", err)
+		}
+		s.RunNote = note
+	}
+}
+
+func (p *Pipeline) check(ctx context.Context, tables map[string]*sink.Table) (note string, err error) {
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return "", err
+	}
+	d, err := p.driver(cp, tables, askTimeout)
+	if err != nil {
+		return "", err
+	}
+	return d.Check(ctx)
 }
 
 // stale finds tags of other pipelines, or streams, that hold back no snapshot any
@@ -179,7 +222,37 @@ func (s *Status) newestCommit() batch.Commit {
 	return newest
 }
 
-// lag counts what Kafka has beyond the newest plan.
+// position is where the pipeline stands: behind its newest plan, or where no plan
+// can be read, as far as any table has got; nil where nothing is known.
+func (s *Status) position() batch.Offsets {
+	if s.Plan != nil {
+		return s.Plan.Position()
+	}
+	var position batch.Offsets
+	for _, one := range s.Sinks {
+		for tp, at := range one.End {
+			if position == nil {
+				position = batch.Offsets{}
+			}
+			position[tp] = max(position[tp], at)
+		}
+	}
+	return position
+}
+
+// rangesAt are empty ranges at a position, nil for none.
+func rangesAt(position batch.Offsets) []batch.Range {
+	if position == nil {
+		return nil
+	}
+	ranges := []batch.Range{}
+	for _, tp := range position.Partitions() {
+		ranges = append(ranges, batch.Range{TopicPartition: tp, Start: position[tp], End: position[tp], Epoch: -1})
+	}
+	return ranges
+}
+
+// lag counts what Kafka has beyond the position.
 func (s *Status) lag(ctx context.Context, p *Pipeline) (lag int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -187,13 +260,10 @@ func (s *Status) lag(ctx context.Context, p *Pipeline) (lag int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	available, err := src.List(ctx, nil)
+	end := s.position()
+	available, err := src.List(ctx, rangesAt(end))
 	if err != nil {
 		return 0, err
-	}
-	end := batch.Offsets{}
-	if s.Plan != nil {
-		end = s.Plan.Position()
 	}
 	for _, a := range available {
 		lag += max(0, a.End-max(a.Start, end[a.TopicPartition]))

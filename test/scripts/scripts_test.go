@@ -5,8 +5,10 @@ package scripts
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -34,7 +36,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "binary": binary, "broker": broker, "produce": produce, "specs": specs,
+			"exits": exits, "binary": binary, "broker": broker, "produce": produce, "specs": specs, "damage": damage,
 		},
 	})
 }
@@ -59,6 +61,20 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // binary FILE: a file that is no text.
 func binary(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("name: \xff\xfe\n"), 0o600))
+}
+
+// damage FOLDER: every file below it loses its last byte.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(name, data[:len(data)-1], 0o600)
+	}))
 }
 
 // broker starts an embedded Kafka and sets BROKER.
