@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,7 @@ type solo struct {
 	list     func() error    // called before each question to Kafka
 	stopping context.CancelFunc
 	ended    chan error
+	turn     atomic.Int64 // handed over where the test goes on to let time pass
 }
 
 func newSolo(t *testing.T, records int) *solo {
@@ -39,7 +41,7 @@ func newSolo(t *testing.T, records int) *solo {
 	s.commit = func() error { return nil }
 	s.list = s.commit
 	s.rooms, s.opts = p.rooms()
-	s.rooms.Clock, s.rooms.Tasks = driver.WallClock{}, inTurn{}
+	s.rooms.Clock, s.rooms.Tasks = soloClock{s: s}, inTurn{}
 	s.rooms.Source = soloSource{s.rooms.Source, s}
 	s.rooms.Sinks[0].Table = soloTable{s.rooms.Sinks[0].Table, s}
 	s.opts.StartTimeout = 30 * time.Second
@@ -65,6 +67,7 @@ func (s *solo) run() {
 
 // after lets time pass, all of it for the driver.
 func (s *solo) after(d time.Duration) {
+	s.turn.Add(1)
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -97,6 +100,19 @@ func (inTurn) Go(f func()) (wait func()) { return f }
 
 func (inTurn) After(ctx context.Context, f func()) (cancel func() bool) {
 	return context.AfterFunc(ctx, f)
+}
+
+// soloClock is real time. That a driver woke up does not say in Go's memory model
+// that it sees what the test did while it slept: the turn does.
+type soloClock struct {
+	driver.WallClock
+	s *solo
+}
+
+func (c soloClock) Sleep(ctx context.Context, d time.Duration) error {
+	err := c.WallClock.Sleep(ctx, d)
+	c.s.turn.Load()
+	return err
 }
 
 type soloSource struct {
