@@ -115,6 +115,8 @@ type Driver struct {
 
 	contacted map[string]bool // servers that answered at least once
 	seizing   bool            // Takeover has lost a race already
+	owned     bool            // this process has logged a plan
+	beaten    bool            // another driver logged the plan that was to be this one's first
 	arrived   atomic.Bool     // Kafka has sent rows
 	sweeps    sweeper
 	behind    []*task  // writes the records of batches that are done
@@ -193,24 +195,29 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 // is a race that this driver may win.
 const seizeMax = time.Second
 
-// run takes over from another driver as often as needed with Options.Takeover:
-// one that is busy is quicker to log the next batch, as it has prepared it, so
-// from the second try on its open plan is revised instead. Once this driver has
-// logged a plan, whoever fences it has taken over in turn.
+// run opens the pipeline again where another driver was quicker to log the plan
+// that was to be this one's first: of two that start at once, or find a plan free at
+// once, one owns it, and the other stands by as if it had come later.
+//
+// With Options.Takeover it takes over instead, as often as needed: a driver that is
+// busy is quicker to log the next batch, as it has prepared it, so from the second
+// try on its open plan is revised. Once this driver has logged a plan, whoever
+// fences it has taken over in turn.
 func (d *Driver) run(ctx context.Context) error {
 	pause := newBackoff()
 	pause.MaxInterval = seizeMax
-	for ; ; d.seizing = true {
+	for {
 		err := d.drive(ctx)
-		if !d.opts.Takeover || !errors.Is(err, batch.ErrFenced) || d.owns() {
+		if !errors.Is(err, batch.ErrFenced) || d.owns() || !d.opts.Takeover && !d.beaten {
 			return err
 		}
-		d.log.Info("the other driver was quicker; taking over again", "error", err)
+		d.log.Info("another driver was quicker", "error", err)
 		d.watch.Waiting("") // for what the batch that was lost needed
 		if err := d.rest(ctx, pause.NextBackOff()); err != nil {
 			return err
 		}
-		d.last, d.ordinary, d.lastOutcome = nil, nil, nil
+		d.last, d.ordinary, d.lastOutcome, d.planned = nil, nil, nil, nil
+		d.seizing, d.beaten = d.opts.Takeover, false
 	}
 }
 
@@ -248,8 +255,10 @@ func (d *Driver) drive(ctx context.Context) error {
 func (d *Driver) append(ctx context.Context, p *batch.Plan) error {
 	err := d.retry(ctx, "the checkpoint", func() error { return d.rooms.Checkpoint.Append(ctx, p) })
 	if err != nil {
+		d.beaten = !d.owned && errors.Is(err, batch.ErrFenced)
 		return fmt.Errorf("log batch %d: %w", p.Batch, err)
 	}
+	d.owned = true
 	d.found(p)
 	d.log.Debug("plan logged", "batch", p.Batch, "revision", p.Revision, "entry", p.Entry)
 	return nil

@@ -377,6 +377,61 @@ func TestTakeOver(t *testing.T) {
 		s.settles()
 	})
 
+	// Two start at once. One logs batch 0, and the other stands by until that one
+	// is gone; then it is the one that runs, and it is fenced like any other.
+	t.Run("two starters", func(t *testing.T) {
+		s := newScenario(t, standby)
+		s.procs[1].host = "other"
+		for _, i := range []int{0, 1} {
+			s.until(i, "create sim/offsets/")
+		}
+		s.through(0, "create sim/offsets/")
+		s.idle(0)
+		for range 10 {
+			s.through(1, "sleep ")
+			s.rows(0, 1)
+			s.idle(0)
+		}
+		if !s.procs[1].stands {
+			s.die("it does not stand by: %v", s.procs[1].err)
+		}
+		s.rows(0, 1)
+		s.until(0, "create sim/offsets/")
+		begun := s.now
+		for s.procs[1].alive && !strings.HasPrefix(s.procs[1].ready()[0].call, "create sim/offsets/") {
+			s.procs[1].step()
+		}
+		if waited := s.now.Sub(begun); waited < 5*time.Second || waited > 7*time.Second {
+			s.die("it takes over after %s", waited)
+		}
+		s.through(1, "create sim/offsets/")
+		s.stops(0, batch.ErrFenced, "another driver")
+		s.settles()
+	})
+
+	// Two stand by, and both find the plan of a driver that is gone free at once.
+	t.Run("two standbys", func(t *testing.T) {
+		s := newScenario(t, simConfig{tables: 1, drivers: 3, standby: true})
+		s.procs[1].host, s.procs[2].host = "other", "third"
+		s.idle(0)
+		for _, i := range []int{1, 2} {
+			s.through(i, "sleep ")
+		}
+		s.procs[0].kill()
+		s.rows(0, 1)
+		for _, i := range []int{1, 2} {
+			s.until(i, "create sim/offsets/")
+		}
+		s.through(1, "create sim/offsets/")
+		s.idle(1)
+		s.through(2, "sleep ")
+		s.through(2, "sleep ")
+		if !s.procs[2].stands {
+			s.die("it does not stand by: %v", s.procs[2].err)
+		}
+		s.settles()
+	})
+
 	// The owner is quicker to log the next batch: --takeover goes on until it
 	// owns one, and the owner is fenced.
 	t.Run("told to", func(t *testing.T) {
