@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
@@ -33,7 +32,8 @@ const (
 
 // app is what all commands share.
 type app struct {
-	out, err  io.Writer
+	out       *output
+	err       io.Writer
 	output    string
 	logLevel  string
 	logFormat string
@@ -43,14 +43,17 @@ type app struct {
 
 // Main runs a command line and returns the exit code.
 func Main(args []string, out, errOut io.Writer) int {
-	a := &app{out: out, err: errOut}
+	a := &app{out: &output{to: out}, err: errOut}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(out)
+	root.SetOut(a.out)
 	root.SetErr(errOut)
 	stop, cancel := stopping()
 	defer cancel()
 	err := root.ExecuteContext(stop)
+	if err == nil {
+		err = a.out.err()
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -193,24 +196,6 @@ func (a *app) format(allowed ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w: --output %q is not %s", errUsage, a.output, strings.Join(allowed, " or "))
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// widthOf is how many columns a terminal has, 0 for everything else.
-func widthOf(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil || width <= 0 {
-		return 80
-	}
-	return width
 }
 
 // Colours of a terminal.

@@ -83,6 +83,7 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 	if err != nil {
 		return err
 	}
+	a.out.tell(func(err error) { log.Warn("the output cannot be written; the pipeline goes on", "error", err) })
 	debug.SetMemoryLimit(int64(float64(spec.Memory) * shareOfGo))
 	var show progress = newJSONProgress(a.out, spec)
 	if format == "text" || f.text {

@@ -1,0 +1,37 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// fullDisk takes so many bytes.
+type fullDisk int
+
+var errFull = errors.New("no space left on device")
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	if *d -= fullDisk(len(p)); *d < 0 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+// TestOutputThatCannotBeWritten: whoever wrote it, and whatever became of the
+// error, the command has failed, once and in words.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"spec-schema"}, {"--help"}, {"completion", "bash"}} {
+		for _, room := range []fullDisk{0, 10} {
+			var said bytes.Buffer
+			if code := Main(args, &room, &said); code != exitFailed || strings.Count(said.String(), "no space left on device") != 1 {
+				t.Errorf("%v ended with %d and said %q", args, code, said.String())
+			}
+		}
+		room, said := fullDisk(1<<20), bytes.Buffer{}
+		if code := Main(args, &room, &said); code != exitDone || said.Len() > 0 {
+			t.Errorf("%v with room ended with %d and said %q", args, code, said.String())
+		}
+	}
+}
