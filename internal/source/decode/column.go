@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"bytes"
+
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/bitutil"
@@ -178,6 +180,33 @@ func (c *varied) append(v []byte) {
 	c.data = append(c.data, v...)
 	c.offsets = append(c.offsets, int32(len(c.data)))
 	c.push(true)
+}
+
+// fewKeys are so few that comparing all of them is quicker than a map.
+const fewKeys = 16
+
+// twice returns a value that is there twice, from the first one on.
+func (c *varied) twice(first int) ([]byte, bool) {
+	n := c.len()
+	value := func(i int) []byte { return c.data[c.offsets[i]:c.offsets[i+1]] }
+	if n-first > fewKeys {
+		seen := make(map[string]bool, n-first)
+		for i := first; i < n; i++ {
+			if seen[string(value(i))] {
+				return value(i), true
+			}
+			seen[string(value(i))] = true
+		}
+		return nil, false
+	}
+	for i := first + 1; i < n; i++ {
+		for j := first; j < i; j++ {
+			if bytes.Equal(value(i), value(j)) {
+				return value(i), true
+			}
+		}
+	}
+	return nil, false
 }
 
 func (c *varied) null() {

@@ -112,6 +112,8 @@ func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
 		return newJSON(columns, o)
 	case "raw":
 		return newRaw(), nil
+	case "avro":
+		return newAvro(o)
 	}
-	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json or raw", batch.ErrInvalid, format)
+	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro or raw", batch.ErrInvalid, format)
 }

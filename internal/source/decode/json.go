@@ -290,7 +290,7 @@ func (c *structure) member(s *scanner, i int, object uint64, at, depth int) erro
 func named(err error, field string) error {
 	var e *Error
 	if errors.As(err, &e) {
-		return &Error{Reason: fmt.Sprintf("field %q: %s", field, e.Reason), Pos: e.Pos}
+		return &Error{Code: e.Code, Reason: fmt.Sprintf("field %q: %s", field, e.Reason), Pos: e.Pos}
 	}
 	return err
 }

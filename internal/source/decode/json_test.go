@@ -36,6 +36,9 @@ func taken(d Decoder) string {
 				out.WriteString(" | ")
 			}
 			v, _ := json.Marshal(a.GetOneForMarshal(i))
+			if a.IsValid(i) && string(v) == "null" {
+				v = []byte(`""`) // Arrow shows a BLOB without bytes as nil
+			}
 			out.Write(v)
 		}
 		out.WriteByte('\n')
