@@ -471,13 +471,14 @@ func TestAvroBadRecordLeavesNothing(t *testing.T) {
 	}
 }
 
+const everythingSchema = `{"type":"record","name":"R","fields":[{"name":"u","type":` + wide + `},{"name":"l","type":{"type":"array","items":{"type":"map","values":["null","Point"]}}},{"name":"b","type":"boolean"},{"name":"e","type":` + fruit + `},` +
+	`{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}},{"name":"i","type":{"type":"string","logicalType":"uuid"}},{"name":"p","type":{"type":"fixed","name":"P","size":12,"logicalType":"duration"}},{"name":"f","type":"float"},{"name":"n","type":"long"},{"name":"s","type":"string"}]}`
+
 // everything is a decoder with all kinds of columns, a record, and its row.
 func everything(t testing.TB) (*avroDecoder, []byte, string) {
 	t.Helper()
-	schema := `{"type":"record","name":"R","fields":[{"name":"u","type":` + wide + `},{"name":"l","type":{"type":"array","items":{"type":"map","values":["null","Point"]}}},{"name":"b","type":"boolean"},{"name":"e","type":` + fruit + `},` +
-		`{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}},{"name":"i","type":{"type":"string","logicalType":"uuid"}},{"name":"p","type":{"type":"fixed","name":"P","size":12,"logicalType":"duration"}},{"name":"f","type":"float"},{"name":"n","type":"long"},{"name":"s","type":"string"}]}`
 	value := fromHex(t, "06 02 02 02 79  04 02 02 6b 02 02 00 00 02 02 6b 00 00 00  01  02  04 04d2  48 33306562386234322d303033322d346633332d383531612d383737366562623663393837  010000000200000003000000  0000c03f  808001  04 7a7a")
-	return avroOf(t, schema), value, `{"Id":null,"Point":{"x":1,"y":"y"},"long":null,"string":null} | [[{"key":"k","value":{"x":1,"y":null}}],[{"key":"k","value":null}]] | true | "fig" | "12.34" | "30eb8b42-0032-4f33-851a-8776ebb6c987" | {"days":2,"millis":3,"months":1} | 1.5 | 8192 | "zz"` + "\n"
+	return avroOf(t, everythingSchema), value, `{"Id":null,"Point":{"x":1,"y":"y"},"long":null,"string":null} | [[{"key":"k","value":{"x":1,"y":null}}],[{"key":"k","value":null}]] | true | "fig" | "12.34" | "30eb8b42-0032-4f33-851a-8776ebb6c987" | {"days":2,"millis":3,"months":1} | 1.5 | 8192 | "zz"` + "\n"
 }
 
 // TestAvroBounds: a short record cannot fill the memory.
@@ -505,3 +506,5 @@ func TestAvroBounds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func asError(err error, to **Error) bool { return errors.As(err, to) }
