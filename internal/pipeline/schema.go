@@ -23,7 +23,12 @@ func (p *Pipeline) findSchema(ctx context.Context, name string) error {
 	if s.Registry == nil && s.SchemaFile == "" {
 		return nil
 	}
-	schema, err := p.readerSchema(ctx, name)
+	ask := func() (decode.Schema, error) { return p.readerSchema(ctx, name) }
+	if !p.opts.ReadOnly { // a registry may start beside the pipeline; who only looks wants to know at once
+		wait := ask
+		ask = func() (decode.Schema, error) { return patient(ctx, wait) }
+	}
+	schema, err := ask()
 	if err != nil {
 		return err
 	}

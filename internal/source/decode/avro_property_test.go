@@ -3,6 +3,7 @@ package decode
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -465,11 +466,11 @@ func FuzzAvro(f *testing.F) {
 	f.Add(append(slices.Clone(value), 0))
 	schema := everythingSchema
 	lib := avro.MustParse(schema, rawLogical()...)
+	resolving, err := newAvro(Options{Reader: Schema{Text: newer}, Framing: "registry", Schemas: registryOf{1: {Type: "AVRO", Text: schema}}})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		resolving, err := newAvro(Options{Reader: Schema{Text: newer}, Framing: "registry", Schemas: registryOf{1: {Type: "AVRO", Text: schema}}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for i, d := range []*avroDecoder{d, resolving} {
 			in := value
 			if i == 1 {
@@ -480,7 +481,7 @@ func FuzzAvro(f *testing.F) {
 			switch {
 			case err == nil && d.Rows() != 1:
 				t.Fatalf("%x: %d rows", value, d.Rows())
-			case err != nil && (!asError(err, &e) || e.Pos < 0 || e.Pos > len(in) || d.Rows() != 0):
+			case err != nil && (!errors.As(err, &e) || e.Pos < 0 || e.Pos > len(in) || d.Rows() != 0):
 				t.Fatalf("%x: an error without a place, or a row left: %v, %d rows", value, err, d.Rows())
 			}
 			size := d.Bytes()
@@ -490,7 +491,7 @@ func FuzzAvro(f *testing.F) {
 				}
 				a.Release()
 			}
-			if most := 64*(budgetMin+budgetPerByte*len(in)) + 1<<20; size > most {
+			if most := 1<<20 + 64*(budgetMin+budgetPerByte*len(in)); size > most {
 				t.Fatalf("%x: %d bytes of columns", value, size)
 			}
 			if i == 0 {

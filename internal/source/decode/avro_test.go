@@ -506,5 +506,3 @@ func TestAvroBounds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func asError(err error, to **Error) bool { return errors.As(err, to) }
