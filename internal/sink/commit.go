@@ -27,8 +27,10 @@ type change struct {
 	operation table.Operation
 	base      []iceberg.ManifestFile // whose files stay
 	files     []iceberg.DataFile     // that are new
+	schema    *iceberg.Schema        // of the table when it is done
 	totals    *table.Summary         // of the snapshot that base comes from
 	stamp     *batch.Stamp
+	evolve    *Files            // whose schema the table gets; nil: it keeps its own
 	wrote     []string          // files of metadata
 	small     map[string][]byte // manifests of few files that were written, by name
 }
@@ -43,7 +45,7 @@ func (v *View) Commit(ctx context.Context, stamp *batch.Stamp, files *Files) (in
 		if err := files.check(v.meta); err != nil {
 			return 0, err
 		}
-		c.files = files.files
+		c.files, c.evolve = files.files, files
 	}
 	if v.head != nil {
 		var err error
@@ -91,6 +93,14 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.id, c.sequence, c.small = newSnapshotID(), v.meta.LastSequenceNumber()+1, map[string][]byte{}
+	c.schema = v.meta.CurrentSchema()
+	evolution, unchanged, err := v.evolution(c.evolve)
+	if err != nil {
+		return 0, err
+	}
+	if evolution != nil {
+		c.schema = c.evolve.target
+	}
 	landed := false
 	defer func() {
 		if !landed { // or so it seems: they are looked at again before they are deleted
@@ -105,19 +115,22 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	updates := []table.Update{
+	updates := append(evolution,
 		table.NewAddSnapshotUpdate(snapshot), v.moveBranch(c.id),
 		table.NewSetSnapshotRefUpdate(t.tag, c.id, table.TagRef, 0, 0, 0),
-	}
+	)
 	expired := v.expired()
 	if len(expired) > 0 {
 		updates = append(updates, table.NewRemoveSnapshotsUpdate(expired, false))
 	}
-	meta, err := t.catalog.Commit(ctx, t.ident, v.requirements(), updates)
+	meta, err := t.catalog.Commit(ctx, t.ident, append(v.requirements(), unchanged...), updates)
 	if err != nil {
 		return 0, err
 	}
 	landed = true
+	if evolution != nil {
+		t.log.Info("the table's schema was changed with the first rows that need it", "table", t.opts.Table, "schema", meta.CurrentSchema().ID, "changes", text(c.evolve.changes))
+	}
 	t.committed(v.meta, meta, c, manifests, expired)
 	return c.id, nil
 }
@@ -167,7 +180,7 @@ func (v *View) buildSnapshot(c *change, manifests []iceberg.ManifestFile) (*tabl
 	if err != nil {
 		return nil, nil, fmt.Errorf("read back %s: %w", name, err)
 	}
-	schema := v.meta.CurrentSchema().ID
+	schema := c.schema.ID
 	s := &table.Snapshot{
 		SnapshotID: c.id, ParentSnapshotID: idOf(v.head), SequenceNumber: c.sequence, TimestampMs: max(v.t.now().UnixMilli(), v.meta.LastUpdatedMillis()),
 		ManifestList: name, Summary: c.summary(), SchemaID: &schema,
@@ -268,9 +281,19 @@ func (f *Files) check(meta table.Metadata) error {
 	return nil
 }
 
-// fit says whether the files, if there are any, are for the schema and the spec.
+// fit says whether the files, if there are any, are for the spec and the schema,
+// or for one that this becomes: nobody has given the ids of its new fields since.
 func (f *Files) fit(meta table.Metadata) bool {
-	return len(f.files) == 0 || f.schema == meta.CurrentSchema().ID && f.spec == meta.DefaultPartitionSpec()
+	current := meta.CurrentSchema()
+	switch {
+	case len(f.files) == 0:
+		return true
+	case f.spec != meta.DefaultPartitionSpec():
+		return false
+	case f.target != nil && f.target.Equals(current): // the batch before brought it, or another writer the same
+		return true
+	}
+	return f.schema == current.ID && (f.target == nil || f.lastID == meta.LastColumnID())
 }
 
 // Fits says whether files can be committed to the table as it is; not where its

@@ -36,7 +36,7 @@ func (v *View) writeManifest(c *change, spec iceberg.PartitionSpec, entries []ic
 	name := v.metadataFile(v.ownName() + "-m0.avro")
 	c.wrote = append(c.wrote, name)
 	var buf bytes.Buffer
-	m, err := iceberg.WriteManifest(name, &buf, v.meta.Version(), spec, v.meta.CurrentSchema(), c.id, entries)
+	m, err := iceberg.WriteManifest(name, &buf, v.meta.Version(), spec, c.schema, c.id, entries)
 	if err != nil {
 		return nil, fmt.Errorf("write a manifest of table %s: %w", v.t.opts.Table, err)
 	}

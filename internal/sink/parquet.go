@@ -156,7 +156,7 @@ func (f *dataFile) close() (iceberg.DataFile, error) {
 		order = f.w.meta.DefaultSortOrder()
 	}
 	d, err := table.DataFileFromMetadata(table.DataFileArgs{
-		Schema: f.w.meta.CurrentSchema(), Spec: f.w.meta.PartitionSpec(), Format: iceberg.ParquetFile, Metadata: meta,
+		Schema: f.w.layout.table, Spec: f.w.meta.PartitionSpec(), Format: iceberg.ParquetFile, Metadata: meta,
 		FilePath: f.name, FileSize: f.out.n, Content: iceberg.EntryContentData, PartitionValues: f.partition,
 		SortOrderID: order, Properties: f.w.meta.Properties(),
 	})

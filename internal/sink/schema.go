@@ -2,8 +2,8 @@ package sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -18,33 +18,41 @@ import (
 
 // layout leads from the SQL's columns to those of the table's files.
 type layout struct {
-	table *iceberg.Schema
-	files *arrow.Schema // with the table's field ids
-	from  []int         // by column of the table: the SQL's column, -1 for none
+	// table is the schema that files are written for: the table's, or the one that
+	// it gets with the first of them.
+	table   *iceberg.Schema
+	columns *arrow.Schema // of table
+	files   *arrow.Schema // the same, but that all fields are nullable that may become optional
+	from    []origin      // by column
+	held    map[int]bool  // fields that stay required
+	relaxes bool          // a NULL where the table requires a value makes the field optional
+	changes []Change
 }
 
 // check makes sure that the SQL's rows fit the table, and that the table is
 // divided and sorted as the spec says, where it says so.
 func (t *Table) check(tbl *table.Table) error {
-	if _, err := t.layout(tbl.Schema()); err != nil {
+	l, err := t.layout(tbl.Metadata())
+	if err != nil {
 		return err
 	}
+	t.changes = l.changes
 	var wrong []string
 	if len(t.opts.PartitionBy) > 0 {
-		want, err := partitionSpec(tbl.Schema(), t.opts.PartitionBy)
+		want, err := partitionSpec(l.table, t.opts.PartitionBy)
 		if err != nil {
 			return err
 		}
-		if got, want := partitionTerms(tbl.Schema(), tbl.Spec()), partitionTerms(tbl.Schema(), want); got != want {
+		if got, want := partitionTerms(l.table, tbl.Spec()), partitionTerms(l.table, want); got != want {
 			wrong = append(wrong, fmt.Sprintf("it is partitioned by [%s], and partition_by says [%s]", got, want))
 		}
 	}
 	if len(t.opts.SortBy) > 0 {
-		want, err := sortOrder(tbl.Schema(), t.opts.SortBy)
+		want, err := sortOrder(l.table, t.opts.SortBy)
 		if err != nil {
 			return err
 		}
-		if got, want := sortTerms(tbl.Schema(), tbl.SortOrder()), sortTerms(tbl.Schema(), want); got != want {
+		if got, want := sortTerms(l.table, tbl.SortOrder()), sortTerms(l.table, want); got != want {
 			wrong = append(wrong, fmt.Sprintf("it is sorted by [%s], and sort_by says [%s]", got, want))
 		}
 	}
@@ -97,83 +105,45 @@ func term(schema *iceberg.Schema, tr iceberg.Transform, source int) string {
 }
 
 // layout matches columns by name. The ids come from the table: those of a schema
-// that was only proposed are others, and columns would change places.
-func (t *Table) layout(schema *iceberg.Schema) (*layout, error) {
-	files, err := table.SchemaToArrowSchema(schema, nil, true, false)
+// that was only proposed are others, and columns would change places. Where
+// Options.Evolve allows it, the table's schema grows to take the SQL's rows.
+func (t *Table) layout(meta table.Metadata) (*layout, error) {
+	invalid := func(err error) error {
+		return fmt.Errorf("%w: the schema of table %s: %w", batch.ErrInvalid, t.opts.Table, err)
+	}
+	current := meta.CurrentSchema()
+	types, held, err := frozen(meta, current)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the schema of table %s: %w", batch.ErrInvalid, t.opts.Table, err)
+		return nil, invalid(err)
 	}
-	l := &layout{table: schema, files: files}
-	var wrong []string
-	taken := map[int]bool{}
-	l.from = t.match(files)
-	for k, f := range files.Fields() {
-		i := l.from[k]
-		taken[i] = true
-		switch {
-		case i < 0 && !f.Nullable:
-			wrong = append(wrong, fmt.Sprintf("column %q is required in the table and missing in the SQL", f.Name))
-		case i >= 0 && !fits(t.rows.Field(i).Type, f.Type):
-			wrong = append(wrong, fmt.Sprintf("column %q is %s in the table and %s in the SQL: cast it", f.Name, f.Type, t.rows.Field(i).Type))
+	f := &fitting{how: t.opts.Evolve, version: meta.Version(), last: meta.LastColumnID(), frozen: types, held: held}
+	fields, from := f.fields("", current.Fields(), t.rows.Fields())
+	if len(f.wrong) > 0 {
+		return nil, fmt.Errorf("%w: table %s does not fit the sink's SQL:\n  %s", batch.ErrInvalid, t.opts.Table, strings.Join(f.wrong, "\n  "))
+	}
+	l := &layout{table: current, from: from, held: held, relaxes: f.how != EvolveNone, changes: f.changes}
+	if len(evolving(f.changes)) > 0 {
+		l.table = successor(meta, current, fields)
+	}
+	if l.columns, err = table.SchemaToArrowSchema(l.table, nil, true, false); err != nil {
+		return nil, invalid(err)
+	}
+	l.files = l.columns
+	if l.relaxes {
+		l.files, err = table.SchemaToArrowSchema(iceberg.NewSchema(0, relaxed(l.table.Fields(), l.mayRelax)...), nil, true, false)
+		if err != nil {
+			return nil, invalid(err)
 		}
-	}
-	for i, f := range t.rows.Fields() {
-		if !taken[i] {
-			wrong = append(wrong, fmt.Sprintf("column %q (%s) of the SQL is missing in the table: add it to the table, or leave it out", f.Name, f.Type))
-		}
-	}
-	if len(wrong) > 0 {
-		return nil, fmt.Errorf("%w: table %s does not fit the sink's SQL:\n  %s", batch.ErrInvalid, t.opts.Table, strings.Join(wrong, "\n  "))
 	}
 	return l, nil
 }
 
-// match finds the SQL's column for each of the table's: by its exact name, or, as
-// SQL does, without regard to case where that column is no other's.
-func (t *Table) match(files *arrow.Schema) []int {
-	from := make([]int, files.NumFields())
-	taken := map[int]bool{}
-	find := func(k int, same func(a, b string) bool) {
-		for i, f := range t.rows.Fields() {
-			if !taken[i] && same(f.Name, files.Field(k).Name) {
-				from[k], taken[i] = i, true
-				return
-			}
-		}
-	}
-	for k := range from {
-		from[k] = -1
-		find(k, func(a, b string) bool { return a == b })
-	}
-	for k := range from {
-		if from[k] < 0 {
-			find(k, strings.EqualFold)
-		}
-	}
-	return from
-}
+// mayRelax says whether a field may become optional.
+func (l *layout) mayRelax(id int) bool { return l.relaxes && !l.held[id] }
 
-// fits says whether values of type from can be stored as to without loss.
+// fits says whether values of type from can be stored as to without loss. Neither
+// has fields.
 func fits(from, to arrow.DataType) bool {
-	switch to := to.(type) {
-	case *arrow.ListType:
-		l, ok := from.(*arrow.ListType)
-		return ok && fits(l.Elem(), to.Elem())
-	case *arrow.MapType:
-		m, ok := from.(*arrow.MapType)
-		return ok && fits(m.KeyType(), to.KeyType()) && fits(m.ItemType(), to.ItemType())
-	case *arrow.StructType:
-		s, ok := from.(*arrow.StructType)
-		if !ok || s.NumFields() != to.NumFields() {
-			return false
-		}
-		for i, f := range to.Fields() {
-			if s.Field(i).Name != f.Name || !fits(s.Field(i).Type, f.Type) {
-				return false
-			}
-		}
-		return true
-	}
 	if arrow.TypeEqual(from, to) {
 		return true
 	}
@@ -196,8 +166,10 @@ func fits(from, to arrow.DataType) bool {
 	return false
 }
 
-// conform turns rows of the SQL into rows of the table's files.
-func (l *layout) conform(ctx context.Context, rows arrow.RecordBatch) (arrow.RecordBatch, error) {
+// conform turns rows of the SQL into rows of the table's files. nulls are the ids
+// of fields that the table requires and that may become optional, of which some
+// rows have NULL.
+func (l *layout) conform(ctx context.Context, rows arrow.RecordBatch) (stored arrow.RecordBatch, nulls map[int]bool, err error) {
 	columns := make([]arrow.Array, len(l.from))
 	defer func() {
 		for _, c := range columns {
@@ -207,28 +179,44 @@ func (l *layout) conform(ctx context.Context, rows arrow.RecordBatch) (arrow.Rec
 		}
 	}()
 	for i, f := range l.files.Fields() {
-		if l.from[i] < 0 {
+		if l.from[i].from < 0 {
 			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, int(rows.NumRows()))
 			continue
 		}
-		c := rows.Column(l.from[i])
-		if !f.Nullable && c.NullN() > 0 { // iceberg-go would store zeros
-			return nil, fmt.Errorf("%w: column %q is required in the table, but %d rows have NULL there; filter them out, or give a value with coalesce", batch.ErrInvalid, f.Name, c.NullN())
+		if columns[i], err = storedAs(ctx, rows.Column(l.from[i].from), f.Type, l.from[i]); err != nil {
+			return nil, nil, fmt.Errorf("%w: column %q: %w", batch.ErrInvalid, f.Name, err)
 		}
-		var err error
-		if columns[i], err = stored(ctx, c, f.Type); err != nil {
-			return nil, fmt.Errorf("%w: column %q: %w", batch.ErrInvalid, f.Name, err)
-		}
-		if path := missing(columns[i], f, nil); path != "" {
-			return nil, fmt.Errorf("%w: column %q: %q is required in the table, but rows have NULL there; give a value with coalesce, or leave such rows out", batch.ErrInvalid, f.Name, path)
+		missing(columns[i], l.columns.Field(i), nil, func(path string, f arrow.Field, n int) {
+			switch id := fieldID(f); {
+			case l.mayRelax(id):
+				if nulls == nil {
+					nulls = map[int]bool{}
+				}
+				nulls[id] = true
+			case err == nil: // iceberg-go would store zeros
+				err = fmt.Errorf("%w: column %q is required in the table, but %d rows have NULL there; filter them out, or give a value with coalesce", batch.ErrInvalid, path, n)
+			}
+		})
+		if err != nil {
+			return nil, nil, err
 		}
 	}
-	return array.NewRecordBatch(l.files, columns, rows.NumRows()), nil
+	return array.NewRecordBatch(l.files, columns, rows.NumRows()), nulls, nil
 }
 
-// stored returns c as type t: the same buffers where only names differ.
-func stored(ctx context.Context, c arrow.Array, t arrow.DataType) (arrow.Array, error) {
-	data, err := storedData(ctx, c.Data(), t)
+// fieldID is the table's id of a field of files.
+func fieldID(f arrow.Field) int {
+	text, _ := f.Metadata.GetValue(table.ArrowParquetFieldIDKey)
+	id, err := strconv.Atoi(text)
+	if err != nil {
+		panic("sink: a field of a file without an id: " + f.Name)
+	}
+	return id
+}
+
+// storedAs returns c as type t: the same buffers where only names differ.
+func storedAs(ctx context.Context, c arrow.Array, t arrow.DataType, o origin) (arrow.Array, error) {
+	data, err := storedData(ctx, c.Data(), t, o)
 	if err != nil {
 		return nil, err
 	}
@@ -236,23 +224,18 @@ func stored(ctx context.Context, c arrow.Array, t arrow.DataType) (arrow.Array, 
 	return array.MakeFromData(data), nil
 }
 
-func storedData(ctx context.Context, d arrow.ArrayData, t arrow.DataType) (arrow.ArrayData, error) {
+func storedData(ctx context.Context, d arrow.ArrayData, t arrow.DataType, o origin) (arrow.ArrayData, error) {
 	nested, ok := t.(arrow.NestedType)
 	switch {
 	case ok:
-		var children []arrow.ArrayData
-		var failed error
-		for i, f := range nested.Fields() {
-			child, err := storedData(ctx, d.Children()[i], f.Type)
-			if err != nil {
-				failed = errors.Join(failed, err)
-				continue
+		children, err := storedChildren(ctx, d, nested, o)
+		defer func() {
+			for _, c := range children {
+				c.Release()
 			}
-			defer child.Release()
-			children = append(children, child)
-		}
-		if failed != nil {
-			return nil, failed
+		}()
+		if err != nil {
+			return nil, err
 		}
 		return array.NewData(t, d.Len(), d.Buffers(), children, d.NullN(), d.Offset()), nil
 	case d.DataType().ID() == t.ID() && sameStorage(d.DataType(), t):
@@ -269,6 +252,30 @@ func storedData(ctx context.Context, d arrow.ArrayData, t arrow.DataType) (arrow
 	return out.Data(), nil
 }
 
+// storedChildren returns the fields inside of d as those of t, which the caller
+// releases, also with an error.
+func storedChildren(ctx context.Context, d arrow.ArrayData, t arrow.NestedType, o origin) (children []arrow.ArrayData, err error) {
+	for i, f := range t.Fields() {
+		from := origin{from: i}
+		if o.inner != nil {
+			from = o.inner[i]
+		}
+		if from.from < 0 {
+			none := array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, d.Offset()+d.Len())
+			none.Data().Retain()
+			children = append(children, none.Data())
+			none.Release()
+			continue
+		}
+		child, err := storedData(ctx, d.Children()[from.from], f.Type, from)
+		if err != nil {
+			return children, err
+		}
+		children = append(children, child)
+	}
+	return children, nil
+}
+
 // sameStorage says whether equal bytes mean equal values.
 func sameStorage(from, to arrow.DataType) bool {
 	switch to := to.(type) {
@@ -280,14 +287,26 @@ func sameStorage(from, to arrow.DataType) bool {
 	return true
 }
 
-// missing returns the path of a required field inside of a column that has NULL
-// where what holds it is there, "" if there is none. there says which values of
-// the column are looked at, nil for all.
-func missing(c arrow.Array, f arrow.Field, there []bool) string {
+// missing tells of each required field, the column or one inside of it, that has
+// NULL where what holds it is there: its path, and of how many values. there says
+// which values are looked at, nil for all.
+func missing(c arrow.Array, f arrow.Field, there []bool, tell func(path string, f arrow.Field, n int)) {
+	if !f.Nullable && c.NullN() > 0 {
+		n := 0
+		for i := range c.Len() {
+			if (there == nil || there[i]) && c.IsNull(i) {
+				n++
+			}
+		}
+		if n > 0 {
+			tell(f.Name, f, n)
+		}
+	}
 	nested, ok := f.Type.(arrow.NestedType)
 	if !ok || !requires(nested) {
-		return ""
+		return
 	}
+	inner := func(path string, g arrow.Field, n int) { tell(f.Name+"."+path, g, n) }
 	is := func(i int) bool { return (there == nil || there[i]) && c.IsValid(i) }
 	switch c := c.(type) {
 	case *array.Struct:
@@ -295,10 +314,8 @@ func missing(c arrow.Array, f arrow.Field, there []bool) string {
 		for i := range inside {
 			inside[i] = is(i)
 		}
-		for k, inner := range nested.Fields() {
-			if path := missingIn(c.Field(k), inner, inside); path != "" {
-				return f.Name + "." + path
-			}
+		for k, g := range nested.Fields() {
+			missing(c.Field(k), g, inside, inner)
 		}
 	case array.ListLike: // a map is a list of its entries
 		values := c.ListValues()
@@ -310,23 +327,8 @@ func missing(c arrow.Array, f arrow.Field, there []bool) string {
 				}
 			}
 		}
-		if path := missingIn(values, nested.Fields()[0], inside); path != "" {
-			return f.Name + "." + path
-		}
+		missing(values, nested.Fields()[0], inside, inner)
 	}
-	return ""
-}
-
-// missingIn is missing for a field whose own NULLs count, too.
-func missingIn(c arrow.Array, f arrow.Field, there []bool) string {
-	if !f.Nullable && c.NullN() > 0 {
-		for i, is := range there {
-			if is && c.IsNull(i) {
-				return f.Name
-			}
-		}
-	}
-	return missing(c, f, there)
 }
 
 // requires says whether any field inside of a type is required.

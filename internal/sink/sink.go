@@ -37,7 +37,8 @@ type Options struct {
 	Committed     bool
 	PartitionBy   []string
 	SortBy        []string
-	FormatVersion int // of a table that is made: 2 (0) or 3
+	FormatVersion int    // of a table that is made: 2 (0) or 3
+	Evolve        Evolve // "": EvolveNone
 	Properties    map[string]string
 	// KeepSnapshots is how many snapshots of the branch stay, KeepHourly for how
 	// long the newest of each hour stays besides.
@@ -79,6 +80,9 @@ func (o Options) withDefaults() Options {
 	if o.FormatVersion == 0 {
 		o.FormatVersion = 2
 	}
+	if o.Evolve == "" {
+		o.Evolve = EvolveNone
+	}
 	return o
 }
 
@@ -93,6 +97,7 @@ type Table struct {
 	tag     string
 	fs      files
 	openFS  func(*table.Table) (iceio.IO, error) // with the context of Open
+	changes []Change                             // to the table as it was opened
 
 	mu        sync.Mutex
 	manifests map[int64][]iceberg.ManifestFile // of snapshots that were committed here
@@ -124,6 +129,10 @@ func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, n
 	}
 	return t, t.openFiles(tbl)
 }
+
+// Changes are the differences between the table, as it was opened, and the rows of
+// the sink's SQL. The first commit with rows makes those that change the table.
+func (t *Table) Changes() []Change { return t.changes }
 
 // openFiles opens the table's file system. iceberg-go would do it for each use.
 func (t *Table) openFiles(tbl *table.Table) error {

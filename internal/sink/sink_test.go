@@ -411,7 +411,7 @@ func TestTableWithAnotherSchema(t *testing.T) {
 	_, err := f.open(nil, arrow.NewSchema([]arrow.Field{
 		{Name: "ID", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "extra", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
 	}, nil))
-	if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `column "id" is int64 in the table and utf8 in the SQL`) || !strings.Contains(err.Error(), `column "extra" (int64) of the SQL is missing`) {
+	if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `column "id": the table has BIGINT, the SQL gives VARCHAR; cast it to BIGINT`) || !strings.Contains(err.Error(), `column "extra": the table has no such column, the SQL gives BIGINT; set evolve: add`) {
 		t.Fatalf("error %v", err)
 	}
 	for terms, want := range map[string]string{"hour(x)": `no column "x"`, "week(at)": "is not identity", "day(kind)": "cannot be applied", "day(": "write a column"} {

@@ -45,14 +45,20 @@ type Writer struct {
 	files    []iceberg.DataFile
 	rows     int64
 	number   int
+	nulls    map[int]bool // fields that the table requires, of which rows have NULL
 }
 
 // Files are finished data files of one attempt.
 type Files struct {
 	files        []iceberg.DataFile
 	table        uuid.UUID // they were written for
-	schema, spec int
-	rows         int64
+	schema, spec int       // that the table had
+	// target is the schema that they need, nil for the one that the table had. It
+	// has new fields above the id lastID, the table's last one then.
+	target  *iceberg.Schema
+	lastID  int
+	changes []Change
+	rows    int64
 }
 
 // Rows is how many rows the files hold, as their own footers count them.
@@ -70,8 +76,8 @@ func (t *Table) Writer(ctx context.Context, attempt string) (*Writer, error) {
 		return nil, err
 	}
 	meta := tbl.Metadata()
-	w := &Writer{t: t, ctx: ctx, meta: meta, folder: t.attemptFolder(meta, attempt), open: map[string]*dataFile{}}
-	if w.layout, err = t.layout(meta.CurrentSchema()); err != nil {
+	w := &Writer{t: t, ctx: ctx, meta: meta, folder: t.attemptFolder(meta, attempt), open: map[string]*dataFile{}, nulls: map[int]bool{}}
+	if w.layout, err = t.layout(meta); err != nil {
 		return nil, err
 	}
 	if w.parts, err = newPartitioner(meta, w.layout); err != nil {
@@ -92,7 +98,7 @@ func (t *Table) attemptFolder(meta table.Metadata, attempt string) string {
 
 // Write adds rows. It may be called from several goroutines.
 func (w *Writer) Write(rows arrow.RecordBatch) error {
-	stored, err := w.layout.conform(w.ctx, rows)
+	stored, nulls, err := w.layout.conform(w.ctx, rows)
 	if err != nil {
 		return fmt.Errorf("table %s: %w", w.t.opts.Table, err)
 	}
@@ -105,6 +111,7 @@ func (w *Writer) Write(rows arrow.RecordBatch) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	maps.Copy(w.nulls, nulls)
 	w.kept = append(w.kept, c)
 	w.keptRows += c.rows.NumRows()
 	w.keptSize += c.bytes
@@ -273,7 +280,26 @@ func (w *Writer) Close(context.Context) (*Files, error) {
 		w.files = append(w.files, d)
 		w.rows += d.Count()
 	}
-	return &Files{files: w.files, table: w.meta.TableUUID(), schema: w.meta.CurrentSchema().ID, spec: w.meta.DefaultPartitionSpec(), rows: w.rows}, nil
+	f := &Files{
+		files: w.files, table: w.meta.TableUUID(), schema: w.meta.CurrentSchema().ID, spec: w.meta.DefaultPartitionSpec(),
+		lastID: w.meta.LastColumnID(), rows: w.rows,
+	}
+	f.target, f.changes = w.target()
+	return f, nil
+}
+
+// target is the schema that the files need, and how it differs from the table's;
+// nil where that is the one that they need.
+func (w *Writer) target() (*iceberg.Schema, []Change) {
+	current, target, changes := w.meta.CurrentSchema(), w.layout.table, evolving(w.layout.changes)
+	if len(w.nulls) > 0 {
+		changes = append(changes, named(target, w.nulls)...)
+		target = successor(w.meta, current, relaxed(target.Fields(), func(id int) bool { return w.nulls[id] }))
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	return target, changes
 }
 
 // Abort drops what is open. The attempt's folder is swept later.
