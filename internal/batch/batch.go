@@ -25,6 +25,13 @@ const (
 	OffsetColumn = "__offset"
 )
 
+// PayloadColumns are further hidden columns, before those: the record itself, of
+// a source whose bad records become dead letters. So a row that SQL fails on can
+// be told whole.
+func PayloadColumns() []string {
+	return []string{"__timestamp", "__key", "__value", "__headers"}
+}
+
 // TopicPartition names one Kafka partition as one source of the spec reads it.
 // A topic that was deleted and made again has another TopicID, so its
 // partitions are other partitions.

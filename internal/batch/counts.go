@@ -43,16 +43,18 @@ func (t Tally) Balanced() bool {
 // Inputs is what became of a source's rows in one sink. Every row that its SQL
 // was given is in exactly one term:
 //
-//	Scanned = Unread + With + Without + Rejected
+//	Scanned = Unread + With + Without + Uncounted + Rejected
 //
 // Scanned is counted by who runs the SQL and is equal to Tally.Rows. Stamps of
 // versions that did not count them have 0 in all terms but Rejected.
 type Inputs struct {
-	Scanned  int64 `json:"scanned,omitempty"`
-	Unread   int64 `json:"unread,omitempty"`         // rows of sources that its SQL does not read
-	With     int64 `json:"with_output,omitempty"`    // rows that gave at least one row
-	Without  int64 `json:"without_output,omitempty"` // rows that gave none: filtered, or without a match
-	Rejected int64 `json:"rejected,omitempty"`       // rows that its SQL failed on
+	Scanned int64 `json:"scanned,omitempty"`
+	Unread  int64 `json:"unread,omitempty"`         // rows of sources that its SQL does not read
+	With    int64 `json:"with_output,omitempty"`    // rows that gave at least one row
+	Without int64 `json:"without_output,omitempty"` // rows that gave none: filtered, or without a match
+	// Uncounted are rows of SQL of which it cannot be told what left output.
+	Uncounted int64 `json:"uncounted,omitempty"`
+	Rejected  int64 `json:"rejected,omitempty"` // rows that its SQL failed on
 	// RejectedBy is Rejected by code.
 	RejectedBy Codes `json:"rejected_by,omitzero"`
 	// Letters counts the dead letters: in a sink the part of Rejected that was
@@ -65,13 +67,13 @@ type Inputs struct {
 func (i Inputs) Plus(j Inputs) Inputs {
 	return Inputs{
 		Scanned: i.Scanned + j.Scanned, Unread: i.Unread + j.Unread, With: i.With + j.With, Without: i.Without + j.Without,
-		Rejected: i.Rejected + j.Rejected, RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters,
+		Uncounted: i.Uncounted + j.Uncounted, Rejected: i.Rejected + j.Rejected, RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters,
 	}
 }
 
 // Balanced says whether every row that the SQL was given is in one term.
 func (i Inputs) Balanced() bool {
-	return i.Scanned == i.Unread+i.With+i.Without+i.Rejected && i.RejectedBy.Sum() == i.Rejected
+	return i.Scanned == i.Unread+i.With+i.Without+i.Uncounted+i.Rejected && i.RejectedBy.Sum() == i.Rejected
 }
 
 // Counts is the accounting of one stamp, for one table.

@@ -17,6 +17,11 @@ type Result struct {
 	// whether or not the sink's SQL reads their source.
 	Inputs
 	Rows int64 // rows out of the SQL
+	// Failed counts, in the dead letters, the records that the SQL of at least one
+	// sink failed on; Reasons are the commonest reasons of all letters, one line
+	// each, with an example.
+	Failed  int64
+	Reasons []string
 	// State is the reference to the state after the job; equal to the one
 	// before where nothing changed.
 	State string

@@ -108,11 +108,11 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 	}
 	var tally batch.Tally
 	results, err := d.rooms.Executor.Execute(ctx, job,
-		func(emit func(arrow.RecordBatch) error) (err error) {
+		func(emit, letters func(arrow.RecordBatch) error) (err error) {
 			tally, err = d.rooms.Source.Read(ctx, job.Ranges, func(rows arrow.RecordBatch) error {
 				d.arrived.Store(true)
 				return emit(rows)
-			})
+			}, letters)
 			return err
 		},
 		func(sink string, rows arrow.RecordBatch) error { return writers[sink].Write(rows) })

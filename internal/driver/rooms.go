@@ -36,9 +36,10 @@ type Source interface {
 	// record batches with batch.RangeColumn and batch.OffsetColumn last. A
 	// record batch holds rows of one source and at least one. emit may be
 	// called from several goroutines; the record batch is the source's again
-	// when emit returns. Read returns after the last emit. batch.ErrDataLost:
+	// when emit returns. letters is given the records that become dead letters in
+	// the same way. Read returns after the last call of both. batch.ErrDataLost:
 	// offsets behind Range.First are no longer retained.
-	Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error)
+	Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error)
 	// Publish tells lag tools that everything before these offsets is in the
 	// tables. It does not wait and nothing depends on it.
 	Publish(end batch.Offsets)
@@ -50,9 +51,11 @@ type Executor interface {
 	Pin(ctx context.Context) (map[string]string, error)
 	// Execute calls read once, runs the SQL of the job's sinks over what it
 	// emits, and hands the rows to write, which may be called from several
-	// goroutines; the rows are the executor's again when write returns. State
-	// goes to an overlay under the job's attempt. The results are by sink.
-	Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
+	// goroutines; the rows are the executor's again when write returns. Where the
+	// dead letters are among the sinks they get the letters of read and, of every
+	// sink, the rows that SQL fails on. State goes to an overlay under the job's
+	// attempt. The results are by sink.
+	Execute(ctx context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error,
 		write func(sink string, rows arrow.RecordBatch) error) (map[string]batch.Result, error)
 	// Settle says which stamp a sink's table carries now, nil for none. The
 	// overlay of the attempt it names is applied; overlays that were not built

@@ -96,7 +96,7 @@ var simSchema = arrow.NewSchema([]arrow.Field{
 	{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
 }, nil)
 
-func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
+func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var t batch.Tally
 	s.p.reading++
 	defer func() { s.p.reading-- }()
@@ -170,7 +170,7 @@ type overlay struct {
 
 func (e *simExecutor) Pin(context.Context) (map[string]string, error) { return nil, nil }
 
-func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(func(arrow.RecordBatch) error) error,
+func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error,
 	write func(string, arrow.RecordBatch) error,
 ) (map[string]batch.Result, error) {
 	w := e.p.w
@@ -192,7 +192,7 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(func(a
 			results[s] = res
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || deltas == [simKeys]int{} {
 		return results, err
 	}

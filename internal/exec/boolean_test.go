@@ -24,7 +24,7 @@ func TestBooleans(t *testing.T) {
 	}
 	var lines []string
 	job := batch.Job{Plan: &batch.Plan{}, Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks", Topic: "clicks"}, End: 4}}, Sinks: []string{"s0"}}
-	_, err = e.Execute(context.Background(), job, func(emit func(arrow.RecordBatch) error) error {
+	_, err = e.Execute(context.Background(), job, func(emit, _ func(arrow.RecordBatch) error) error {
 		r := rows(0, 4)
 		defer r.Release()
 		return emit(r)

@@ -36,6 +36,9 @@ type Options struct {
 	// OnReject is told of each row that a sink's SQL failed on and that was
 	// skipped; may be nil.
 	OnReject func(sink string, r batch.Reject)
+	// DeadLetters is the name of the sink that takes what was rejected, of sources
+	// that say so; "": there is none. It has no SQL.
+	DeadLetters string
 }
 
 // Source is a relation whose rows are streamed.
@@ -43,6 +46,9 @@ type Source struct {
 	Name    string
 	Fields  []arrow.Field
 	SkipBad bool // on_bad_record: skip, for rows that SQL fails on
+	// DeadLetters is on_bad_record: dead_letter: its rows carry
+	// batch.PayloadColumns.
+	DeadLetters bool
 }
 
 // Table is a dimension table: a relation that is pinned to one version for each
@@ -70,6 +76,7 @@ type Sink struct{ Name, SQL string }
 type Executor struct {
 	opts    Options
 	queries map[string]*stream.Query // by sink
+	counts  map[string]counting
 	schemas map[string]*arrow.Schema
 	workers []*worker
 	free    chan *worker
@@ -88,7 +95,7 @@ func New(ctx context.Context, o Options) (*Executor, error) {
 		o.OnReject = func(string, batch.Reject) {}
 	}
 	e := &Executor{
-		opts: o, queries: map[string]*stream.Query{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
+		opts: o, queries: map[string]*stream.Query{}, counts: map[string]counting{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
 		loaded: map[string]arrow.RecordBatch{}, version: map[string]string{},
 	}
 	if o.SpillDir != "" {
@@ -172,7 +179,11 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 		return err
 	}
 	e.schemas[s.Name] = schema
-	return e.checkPlan(ctx, s.Name, q)
+	narrow, err := e.checkPlan(ctx, s.Name, q)
+	if err != nil {
+		return err
+	}
+	return e.count(s.Name, q, narrow)
 }
 
 func noteColumns(to map[string]bool, fields []arrow.Field) {
@@ -251,17 +262,16 @@ func (e *Executor) Sweep(context.Context, string) error { return nil }
 
 // Execute runs the SQL of the job's sinks over what read emits. See
 // driver.Executor.
-func (e *Executor) Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
+func (e *Executor) Execute(ctx context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error,
 	write func(sink string, rows arrow.RecordBatch) error,
 ) (map[string]batch.Result, error) {
 	if err := e.load(ctx, job.Plan.Versions); err != nil {
 		return nil, err
 	}
 	x := &execution{Executor: e, ctx: ctx, job: job, write: write, results: map[string]batch.Result{}}
-	for _, s := range job.Sinks {
-		x.results[s] = batch.Result{State: job.State[s]}
-	}
-	err := read(x.emit)
+	x.choose()
+	err := read(x.emit, x.letters)
+	x.explain()
 	return x.results, err
 }
 

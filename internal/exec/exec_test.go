@@ -124,7 +124,7 @@ func execute(t testing.TB, e *Executor, n int, seed uint64) (map[string][]string
 	r := rand.New(rand.NewPCG(seed, 1))
 	var mu sync.Mutex
 	out := map[string][]string{}
-	results, err := e.Execute(context.Background(), job, func(emit func(arrow.RecordBatch) error) error {
+	results, err := e.Execute(context.Background(), job, func(emit, _ func(arrow.RecordBatch) error) error {
 		for at := 0; at < n; {
 			to := min(n, at+1+r.IntN(2500))
 			if seed == 0 {
@@ -322,7 +322,7 @@ func BenchmarkFilter(b *testing.B) {
 	job := batch.Job{Plan: &batch.Plan{Versions: map[string]string{"pages": "v1"}}, Sinks: []string{"s0"}, Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks"}}}}
 	b.ResetTimer()
 	for range b.N {
-		_, err := e.Execute(context.Background(), job, func(emit func(arrow.RecordBatch) error) error { return emit(chunk) }, func(string, arrow.RecordBatch) error { return nil })
+		_, err := e.Execute(context.Background(), job, func(emit, _ func(arrow.RecordBatch) error) error { return emit(chunk) }, func(string, arrow.RecordBatch) error { return nil })
 		if err != nil {
 			b.Fatal(err)
 		}

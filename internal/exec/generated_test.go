@@ -103,6 +103,15 @@ func TestGeneratedCuts(t *testing.T) {
 		if !slices.Equal(got[sink], want[sink]) || results[sink].Rows != int64(len(want[sink])) {
 			t.Errorf("seed %d: %s: %d rows in pieces, %d in one", seed, sql, len(got[sink]), len(want[sink]))
 		}
+		// The first column is another one for each record.
+		ids := map[string]bool{}
+		for _, line := range got[sink] {
+			id, _, _ := strings.Cut(line, "|")
+			ids[id] = true
+		}
+		if r := results[sink]; r.With != int64(len(ids)) || r.With+r.Without != records || !r.Balanced() {
+			t.Errorf("seed %d: %s: %d records left output, counted %+v", seed, sql, len(ids), r.Inputs)
+		}
 	}
 	if some < statements/2 {
 		t.Errorf("seed %d: only %d of %d statements give rows", seed, some, statements)

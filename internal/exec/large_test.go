@@ -23,7 +23,7 @@ func TestOneRecordMakesMany(t *testing.T) {
 		Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks"}, End: 1}}, Sinks: []string{"s0"},
 	}
 	var largest, total int64
-	results, err := e.Execute(context.Background(), job, func(emit func(arrow.RecordBatch) error) error { return emit(one) },
+	results, err := e.Execute(context.Background(), job, func(emit, _ func(arrow.RecordBatch) error) error { return emit(one) },
 		func(_ string, piece arrow.RecordBatch) error {
 			largest, total = max(largest, piece.NumRows()), total+piece.NumRows()
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,27 +21,32 @@ type operator struct {
 
 // checkPlan is the second look at a sink's SQL, after the one at its syntax: no
 // operator that needs all rows stands above the scan of a source. DuckDB moves
-// an aggregate of a subquery outwards where all its columns come from there.
-func (e *Executor) checkPlan(ctx context.Context, sink string, q *stream.Query) error {
-	out, err := e.workers[0].instance.Explain(ctx, atTime(q, time.Unix(0, 0)))
+// an aggregate of a subquery outwards where all its columns come from there. It
+// also says whether the plan only filters and projects: then a row gives one row
+// at most.
+func (e *Executor) checkPlan(ctx context.Context, sink string, q *stream.Query) (narrow bool, err error) {
+	out, err := e.workers[0].instance.Explain(ctx, atTime(q.SQL, time.Unix(0, 0)))
 	if err != nil {
-		return fmt.Errorf("the sql of sink %s: %w: %w", sink, batch.ErrInvalid, err)
+		return false, fmt.Errorf("the sql of sink %s: %w: %w", sink, batch.ErrInvalid, err)
 	}
 	var roots []operator
 	if err := json.Unmarshal([]byte(out), &roots); err != nil {
-		return fmt.Errorf("the sql of sink %s: %w: DuckDB's plan: %w", sink, batch.ErrInvalid, err)
+		return false, fmt.Errorf("the sql of sink %s: %w: DuckDB's plan: %w", sink, batch.ErrInvalid, err)
 	}
-	c := planCheck{streams: map[string]bool{}}
+	c := planCheck{streams: map[string]bool{}, narrow: true}
 	for _, r := range roots {
 		c.find(r)
 	}
 	if c.whole != "" {
-		return fmt.Errorf("%w: the sql of sink %s: DuckDB would run %s over the rows of a source, which needs state that this version of frazil does not keep; "+
+		return false, fmt.Errorf("%w: the sql of sink %s: DuckDB would run %s over the rows of a source, which needs state that this version of frazil does not keep; "+
 			"in subqueries use columns of the subquery's own FROM, and list functions such as list_sum for lists of the row itself",
 			batch.ErrInvalid, sink, strings.ToLower(strings.ReplaceAll(c.whole, "_", " ")))
 	}
-	return nil
+	return c.narrow, nil
 }
+
+// narrowOnes are operators that give one row at most for each that they take.
+var narrowOnes = []string{"PROJECTION", "FILTER", "EMPTY_RESULT", "FRAZIL_STREAM"}
 
 // needsAll are operators that give another answer over a part of the rows.
 // Windows are not among them: DuckDB numbers rows itself to run ASOF joins and
@@ -50,11 +56,13 @@ var needsAll = []string{"UNGROUPED_AGGREGATE", "SIMPLE_AGGREGATE", "LIMIT", "STR
 type planCheck struct {
 	streams map[string]bool // common table expressions that read a stream
 	whole   string          // an operator above a stream that needs all rows
+	narrow  bool            // there is nothing but narrowOnes
 }
 
 // find says whether a part of the plan reads a stream.
 func (c *planCheck) find(o operator) bool {
 	name := strings.TrimSpace(o.Name)
+	c.narrow = c.narrow && slices.Contains(narrowOnes, strings.ToUpper(name))
 	index := fmt.Sprint(o.Extra["CTE Index"])
 	reads := false
 	for i, child := range o.Children {

@@ -119,10 +119,11 @@ func storable(f arrow.Field) (arrow.DataType, error) {
 	return f.Type, nil
 }
 
-// typed gives rows the types of schema: the same buffers under other names.
+// typed gives rows the types of schema: the same buffers under other names. A
+// column beyond them, the ordinal, is left out.
 func typed(rows arrow.RecordBatch, schema *arrow.Schema) arrow.RecordBatch {
-	columns := make([]arrow.Array, rows.NumCols())
-	for i, c := range rows.Columns() {
+	columns := make([]arrow.Array, schema.NumFields())
+	for i, c := range rows.Columns()[:len(columns)] {
 		data := retyped(c.Data(), schema.Field(i).Type)
 		columns[i] = array.MakeFromData(data)
 		data.Release()
@@ -137,7 +138,7 @@ func typed(rows arrow.RecordBatch, schema *arrow.Schema) arrow.RecordBatch {
 
 func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
 	if t.ID() == arrow.BOOL && d.DataType().ID() != arrow.BOOL {
-		return bits(d)
+		return packBits(d)
 	}
 	var children []arrow.ArrayData
 	if nested, ok := t.(arrow.NestedType); ok {
@@ -150,8 +151,8 @@ func retyped(d arrow.ArrayData, t arrow.DataType) arrow.ArrayData {
 	return array.NewData(t, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
 }
 
-// bits packs truth values of a byte each.
-func bits(d arrow.ArrayData) arrow.ArrayData {
+// packBits packs truth values of a byte each.
+func packBits(d arrow.ArrayData) arrow.ArrayData {
 	n := d.Offset() + d.Len()
 	packed := memory.NewBufferBytes(make([]byte, bitutil.BytesForBits(int64(n))))
 	defer packed.Release()

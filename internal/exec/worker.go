@@ -16,6 +16,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/exec/duckdb"
 	"github.com/frazil-io/frazil/internal/exec/stream"
 )
@@ -28,6 +29,7 @@ type worker struct {
 	statements map[string]*duckdb.Statement // by sink
 	bound      map[string]time.Time         // the plan's time that a statement was bound with
 	tables     map[string]string            // versions of the dimension tables that are set
+	numbered   map[string]bool              // sinks whose statement carries the ordinal
 }
 
 func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
@@ -41,10 +43,13 @@ func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
 	}
 	w := &worker{
 		instance: i, sources: map[string]*duckdb.Source{}, empty: map[string]arrow.RecordBatch{}, statements: map[string]*duckdb.Statement{},
-		bound: map[string]time.Time{}, tables: map[string]string{},
+		bound: map[string]time.Time{}, tables: map[string]string{}, numbered: map[string]bool{},
 	}
 	for _, s := range e.opts.Sources {
 		err = errors.Join(err, w.add(s.Name, s.Fields, duckdb.Stream))
+		if err == nil {
+			i.Number(w.sources[s.Name], stream.Numbered+s.Name, stream.Ordinal)
+		}
 	}
 	for _, t := range e.opts.Tables {
 		err = errors.Join(err, w.add(t.Name, t.Dimension.Fields(), duckdb.Table))
@@ -88,7 +93,11 @@ func (w *worker) bind(sink string, q *stream.Query, at time.Time) error {
 		s.Close()
 		delete(w.statements, sink)
 	}
-	s, err := w.instance.Prepare(atTime(q, at))
+	sql := q.SQL
+	if w.numbered[sink] {
+		sql = q.Numbered
+	}
+	s, err := w.instance.Prepare(atTime(sql, at))
 	if err != nil {
 		return err
 	}
@@ -97,8 +106,8 @@ func (w *worker) bind(sink string, q *stream.Query, at time.Time) error {
 }
 
 // atTime is the SQL of a query at the plan's time.
-func atTime(q *stream.Query, at time.Time) string {
-	return strings.ReplaceAll(q.SQL, stream.BatchTime, "TIMESTAMPTZ '"+at.UTC().Format("2006-01-02 15:04:05.000000")+"+00'")
+func atTime(sql string, at time.Time) string {
+	return strings.ReplaceAll(sql, stream.BatchTime, "TIMESTAMPTZ '"+at.UTC().Format("2006-01-02 15:04:05.000000")+"+00'")
 }
 
 // execution is one call of Execute.
@@ -107,9 +116,11 @@ type execution struct {
 	ctx   context.Context //nolint:containedctx // of one call; emit has none
 	job   batch.Job
 	write func(sink string, rows arrow.RecordBatch) error
+	sinks []string // whose SQL runs
 
 	mu      sync.Mutex
 	results map[string]batch.Result
+	kinds   deadletter.Kinds
 }
 
 // emit runs the sinks' SQL over one record batch on a free worker.
@@ -123,12 +134,13 @@ func (x *execution) emit(rows arrow.RecordBatch) error {
 	defer func() { x.free <- w }()
 	source := x.job.Ranges[rangesOf(rows).Value(0)].Source
 	x.setTables(w)
-	for _, sink := range x.job.Sinks {
-		if err := x.run(w, sink, source, rows); err != nil {
+	failed := rejected{}
+	for _, sink := range x.sinks {
+		if err := x.run(w, sink, source, rows, failed); err != nil {
 			return err
 		}
 	}
-	return nil
+	return x.failed(rows, failed)
 }
 
 func rangesOf(rows arrow.RecordBatch) *array.Int32 {
@@ -150,8 +162,9 @@ func (x *execution) setTables(w *worker) {
 }
 
 // run feeds one record batch to one sink.
-func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) error {
-	f := &feed{execution: x, w: w, sink: sink, source: source}
+func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, failed rejected) error {
+	f := &feed{execution: x, w: w, sink: sink, source: source, all: failed}
+	f.inputs.Scanned = rows.NumRows()
 	q := x.queries[sink]
 	if slices.Contains(q.Streams, source) {
 		if err := w.bind(sink, q, x.job.Plan.Time); err != nil {
@@ -160,13 +173,16 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 		if err := f.query(rows, len(q.Static) > 0); err != nil {
 			return err
 		}
+	} else {
+		f.inputs.Unread = rows.NumRows()
+	}
+	if err := f.post(); err != nil {
+		return err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	res := x.results[sink]
-	res.Scanned += rows.NumRows()
-	res.Rejected += f.rejected
-	res.RejectedBy.Cast += f.rejected
+	res.Inputs = res.Inputs.Plus(f.inputs)
 	res.Rows += f.written
 	x.results[sink] = res
 	return nil
@@ -175,15 +191,28 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch) 
 // feed is one record batch on its way through the SQL of one sink.
 type feed struct {
 	*execution
-	w                 *worker
-	sink, source      string
-	written, rejected int64
+	w            *worker
+	sink, source string
+	written      int64
+	inputs       batch.Inputs
+	all          rejected // of all sinks
+	tray         *deadletter.Builder
+
+	// Of the piece that runs.
+	out  int64
+	left []uint64 // a bit for each row of it that left output
 }
 
 // deliver hands rows of the SQL to the sink.
 func (f *feed) deliver(rows arrow.RecordBatch) error {
 	defer rows.Release()
 	if rows.NumRows() == 0 {
+		return nil
+	}
+	if err := f.mark(rows); err != nil {
+		return err
+	}
+	if !f.wanted() {
 		return nil
 	}
 	f.written += rows.NumRows()
@@ -196,12 +225,13 @@ func (f *feed) deliver(rows arrow.RecordBatch) error {
 // known before any row of the result is delivered, the rows are halved until
 // that row stands alone. suspect: it may not be a row's fault.
 func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
+	f.begin(rows)
 	src := f.w.sources[f.source]
 	src.Set(rows)
 	err := f.w.statements[f.sink].Run(f.ctx, f.deliver)
 	src.Set(f.w.empty[f.source])
 	if err == nil {
-		return nil
+		return f.settle(rows)
 	}
 	memoryShort := duckdb.IsMemoryError(err)
 	if !memoryShort && !duckdb.IsRowError(err) {
@@ -216,9 +246,7 @@ func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
 		}
 	}
 	if rows.NumRows() == 1 {
-		n, err := f.reject(f.sink, f.source, rows, memoryShort, err)
-		f.rejected += n
-		return err
+		return f.reject(rows, memoryShort, err)
 	}
 	half := rows.NumRows() / 2
 	for _, part := range [][2]int64{{0, half}, {half, rows.NumRows()}} {
@@ -310,17 +338,26 @@ func discard(rows arrow.RecordBatch) error {
 }
 
 // reject handles the one row that SQL fails on.
-func (x *execution) reject(sink, source string, rows arrow.RecordBatch, memoryShort bool, cause error) (int64, error) {
-	r := x.job.Ranges[rangesOf(rows).Value(0)]
+func (f *feed) reject(rows arrow.RecordBatch, memoryShort bool, cause error) error {
+	r := f.job.Ranges[rangesOf(rows).Value(0)]
 	offset := offsetsOf(rows).Value(0)
 	if memoryShort {
-		return 0, fmt.Errorf("%w: sink %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, sink, offset, r.TopicPartition, cause)
+		return fmt.Errorf("%w: sink %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, f.sink, offset, r.TopicPartition, cause)
 	}
-	i := slices.IndexFunc(x.opts.Sources, func(s Source) bool { return s.Name == source })
-	if x.opts.Sources[i].SkipBad {
-		x.opts.OnReject(sink, batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Code: batch.CodeCast, Reason: cause.Error()})
-		return 1, nil
+	i := slices.IndexFunc(f.opts.Sources, func(s Source) bool { return s.Name == f.source })
+	one := batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Code: batch.CodeCast, Reason: cause.Error()}
+	switch s := f.opts.Sources[i]; {
+	case s.DeadLetters:
+		if err := f.letter(rows, one); err != nil {
+			return err
+		}
+	case s.SkipBad:
+		f.opts.OnReject(f.sink, one)
+	default:
+		return fmt.Errorf("%w: sink %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",
+			batch.ErrInvalid, f.sink, offset, r.TopicPartition, cause, f.source)
 	}
-	return 0, fmt.Errorf("%w: sink %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",
-		batch.ErrInvalid, sink, offset, r.TopicPartition, cause, source)
+	f.inputs.Rejected++
+	f.inputs.RejectedBy.Add(one.Code)
+	return nil
 }

@@ -39,8 +39,8 @@ func (p *Pipeline) Preview(ctx context.Context, sinks []string, records int64, r
 	}
 	job := batch.Job{Plan: &batch.Plan{Ranges: ranges, Time: time.Now().UTC(), Versions: versions}, Ranges: ranges, Sinks: sinks, Attempt: "preview"}
 	var one sync.Mutex // rows come from several workers
-	_, err = p.exec.Execute(ctx, job, func(emit func(arrow.RecordBatch) error) error {
-		_, err := src.Read(ctx, ranges, emit)
+	_, err = p.exec.Execute(ctx, job, func(emit, letters func(arrow.RecordBatch) error) error {
+		_, err := src.Read(ctx, ranges, emit, letters)
 		return err
 	}, func(sink string, rows arrow.RecordBatch) error {
 		one.Lock()

@@ -41,7 +41,7 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for b.Loop() {
-		tally, err := s.Read(b.Context(), ranges, func(arrow.RecordBatch) error { return nil })
+		tally, err := s.Read(b.Context(), ranges, func(arrow.RecordBatch) error { return nil }, nil)
 		if err != nil || tally.Rows != records {
 			b.Fatal(tally, err)
 		}
@@ -72,7 +72,7 @@ func BenchmarkWorker(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			chunks := make(chan arrow.RecordBatch, 1)
+			chunks := make(chan chunk, 1)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for b.Loop() {
@@ -92,7 +92,7 @@ func BenchmarkWorker(b *testing.B) {
 				if err := w.flush(b.Context(), chunks); err != nil {
 					b.Fatal(err)
 				}
-				(<-chunks).Release()
+				(<-chunks).rows.Release()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/records, "ns/record")
 		})

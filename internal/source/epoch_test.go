@@ -69,7 +69,7 @@ func TestUncleanElection(t *testing.T) {
 			if want := 1; !c.lost && *asked != want {
 				t.Errorf("asked %d times, want %d", *asked, want)
 			}
-			tally, err := s.Read(t.Context(), planned, newReading().emit(planned))
+			tally, err := s.Read(t.Context(), planned, newReading().emit(planned), nil)
 			if errors.Is(err, batch.ErrDataLost) != c.lost || !c.lost && (err != nil || tally.Rows != 10) {
 				t.Errorf("read: %+v %v", tally, err)
 			}

@@ -287,7 +287,7 @@ func TestDeletedBeforeTheStart(t *testing.T) {
 				}
 				s = open(t, c, change)
 				before := s.clock.Now()
-				if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "topic clicks was deleted") ||
+				if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "topic clicks was deleted") ||
 					strings.Contains(err.Error(), "did you mean") || s.clock.Now().Sub(before) < confirmAfter {
 					t.Fatalf("after %s: %v", s.clock.Now().Sub(before), err)
 				}
@@ -374,7 +374,7 @@ func TestAuthorisation(t *testing.T) {
 		s.clock.Sleep(t.Context(), topicsEvery)
 		_, err := s.List(t.Context(), ranges)
 		if err == nil {
-			_, err = s.Read(t.Context(), ranges, discard)
+			_, err = s.Read(t.Context(), ranges, discard, nil)
 		}
 		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "grant READ and DESCRIBE") {
 			t.Errorf("%v: %v", key, err)

@@ -25,7 +25,7 @@ func TestRetentionIsDataLost(t *testing.T) {
 	if err := c.DeleteRecords(topicName, 0, 2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "starts at 2") {
+	if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "starts at 2") {
 		t.Fatalf("error %v, want data lost", err)
 	}
 	if now := all(t, s)[0]; now.Start != 2 || now.End != 3 {
@@ -46,7 +46,7 @@ func TestRemadeTopicIsDataLost(t *testing.T) {
 	remake(t, c)
 	produce(t, c, `{"id":2}`)
 	before := s.clock.Now()
-	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "made again") {
+	if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "made again") {
 		t.Fatalf("error %v, want data lost", err)
 	}
 	if s.clock.Now().Sub(before) < confirmAfter {
@@ -130,7 +130,7 @@ func TestCarryIsUsedOnce(t *testing.T) {
 	expect(20, 30, 0) // further on
 	expect(0, 10, 1)
 	whole.Epoch++ // there was an election
-	if _, err := s.Read(t.Context(), part(10, 20), discard); err != nil {
+	if _, err := s.Read(t.Context(), part(10, 20), discard, nil); err != nil {
 		t.Fatal(err)
 	}
 	if s.Stats().Requests == requests {
@@ -183,7 +183,7 @@ func TestCutLogIsDataLost(t *testing.T) {
 				ranges[0].Start = 2
 			}
 			before := s.clock.Now()
-			_, err := s.Read(t.Context(), ranges, discard)
+			_, err := s.Read(t.Context(), ranges, discard, nil)
 			if !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "ends at offset 1") {
 				t.Fatalf("error %v, want data lost", err)
 			}
@@ -326,7 +326,7 @@ func TestHandOversAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		workers[0].start(1, s.limits.chunkBytes(), func(batch.Reject) {})
-		if err := decodeAll(t.Context(), f, workers, pieces, discard); errors.Is(err, errMiscount) != lose {
+		if err := decodeAll(t.Context(), f, workers, pieces, discard, nil); errors.Is(err, errMiscount) != lose {
 			t.Errorf("lose %t: %v", lose, err)
 		}
 	}
@@ -342,7 +342,7 @@ func TestAbsentWithoutCompaction(t *testing.T) {
 
 	s := open(t, c, users)
 	ranges := all(t, s)
-	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "on_data_loss: record") {
+	if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "on_data_loss: record") {
 		t.Fatalf("error %v, want data lost", err)
 	}
 	logged := &bytes.Buffer{}
@@ -388,7 +388,7 @@ func TestPersistentErrors(t *testing.T) {
 		ranges := all(t, s)
 		before := s.clock.Now()
 		fault := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topicName, Err: test.err, Count: -1})
-		_, err := s.Read(t.Context(), ranges, discard)
+		_, err := s.Read(t.Context(), ranges, discard, nil)
 		if !errors.Is(err, test.kind) || !errors.Is(err, test.err) {
 			t.Errorf("%v: %v", test.err, err)
 		}

@@ -77,7 +77,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			for was := largest.Load(); bytes > was && !largest.CompareAndSwap(was, bytes); was = largest.Load() {
 			}
 			return nil
-		})
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestFailedReadDropsTheCarry(t *testing.T) {
 		t.Fatal("nothing was carried over")
 	}
 	ranges[0].Start, ranges[0].End = 5, 8
-	if _, err := s.Read(t.Context(), ranges[:1], func(arrow.RecordBatch) error { return errors.New("no") }); err == nil {
+	if _, err := s.Read(t.Context(), ranges[:1], func(arrow.RecordBatch) error { return errors.New("no") }, nil); err == nil {
 		t.Fatal("no error")
 	}
 	if s.Stats().Buffered != 0 {

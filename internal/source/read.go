@@ -15,9 +15,11 @@ import (
 // Read emits every visible record of the ranges once: see driver.Source. Sources
 // of the spec are read one after the other. For each, fetching, decoding and
 // what emit does overlap, within Limits.Memory whatever the size of the ranges.
-// emit is called by Limits.Workers goroutines at once. After an error, what was
-// emitted must be dropped.
-func (s *Source) Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
+// emit and letters are called by Limits.Workers goroutines at once. After an
+// error, what was emitted must be dropped. letters is given the records that
+// become dead letters (see deadletter.Letter); it may be nil where no source has
+// DeadLetters.
+func (s *Source) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var total batch.Tally
 	for i, rg := range ranges {
 		if !slices.ContainsFunc(s.relations, func(r *relation) bool { return r.Name == rg.Source }) {
@@ -30,7 +32,7 @@ func (s *Source) Read(ctx context.Context, ranges []batch.Range, emit func(arrow
 		}
 	}
 	for _, r := range s.relations {
-		tally, err := s.read(ctx, r, ranges, emit)
+		tally, err := s.read(ctx, r, ranges, emit, letters)
 		if err != nil {
 			s.carry.drop()
 			if ctx.Err() != nil {
@@ -44,7 +46,7 @@ func (s *Source) Read(ctx context.Context, ranges []batch.Range, emit func(arrow
 }
 
 // read reads the ranges of one source of the spec.
-func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
+func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
 	shares, tally := sharesOf(r.Name, ranges)
 	if len(shares) == 0 {
 		return tally, nil
@@ -63,7 +65,7 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 	for _, w := range workers {
 		w.start(len(ranges), s.limits.chunkBytes(), s.onSkip)
 	}
-	if err := decodeAll(ctx, f, workers, pieces, emit); err != nil {
+	if err := decodeAll(ctx, f, workers, pieces, emit, letters); err != nil {
 		return tally, err // the workers are in the middle of something: let them go
 	}
 	seen := make([]int64, len(ranges))
@@ -85,7 +87,7 @@ func (s *Source) read(ctx context.Context, r *relation, ranges []batch.Range, em
 
 // decodeAll fetches, decodes and emits at the same time, and checks that what was
 // fetched was decoded.
-func decodeAll(ctx context.Context, f *fetcher, workers []*worker, pieces chan piece, emit func(arrow.RecordBatch) error) error {
+func decodeAll(ctx context.Context, f *fetcher, workers []*worker, pieces chan piece, emit, letters func(arrow.RecordBatch) error) error {
 	group, within := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(pieces)
@@ -95,12 +97,12 @@ func decodeAll(ctx context.Context, f *fetcher, workers []*worker, pieces chan p
 		return f.run(within)
 	})
 	for _, w := range workers {
-		chunks := make(chan arrow.RecordBatch)
+		chunks := make(chan chunk)
 		group.Go(func() error {
 			defer close(chunks)
 			return w.run(within, pieces, f.gate, chunks)
 		})
-		group.Go(func() error { return forward(chunks, emit) })
+		group.Go(func() error { return forward(chunks, emit, letters) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -172,10 +174,14 @@ func (r *relation) rest(workers []*worker) {
 
 // forward emits what a worker has made, so that the worker makes the next one
 // meanwhile.
-func forward(chunks <-chan arrow.RecordBatch, emit func(arrow.RecordBatch) error) error {
-	for rows := range chunks {
-		err := emit(rows)
-		rows.Release()
+func forward(chunks <-chan chunk, emit, letters func(arrow.RecordBatch) error) error {
+	for c := range chunks {
+		to := emit
+		if c.letters {
+			to = letters
+		}
+		err := to(c.rows)
+		c.rows.Release()
 		if err != nil {
 			return err
 		}

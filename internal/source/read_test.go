@@ -271,7 +271,7 @@ func TestEmptyRanges(t *testing.T) {
 		t.Fatalf("nothing is left to read of a source that is not in the spec: %+v", tally)
 	}
 	ranges[0].Lost = 0
-	if _, err := s.Read(t.Context(), ranges, discard); !errors.Is(err, batch.ErrInvalid) {
+	if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrInvalid) {
 		t.Fatalf("a source that is not in the spec: %v", err)
 	}
 }
@@ -283,7 +283,7 @@ func TestBadRecordsAndTombstones(t *testing.T) {
 
 	s := open(t, c, nil)
 	ranges := all(t, s)
-	_, err := s.Read(t.Context(), ranges, discard)
+	_, err := s.Read(t.Context(), ranges, discard, nil)
 	if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "offset 1 of clicks/0") ||
 		!strings.Contains(err.Error(), `id`) || !strings.Contains(err.Error(), "yyy\" …") || len(err.Error()) > 600 {
 		t.Fatalf("error %v", err)
@@ -310,7 +310,7 @@ func TestBadRecordsAndTombstones(t *testing.T) {
 			return fmt.Errorf("unexpected rows %v", b)
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil || rows != 3 || tally.Tombstones != 0 {
 		t.Fatalf("%d rows, %+v %v", rows, tally, err)
 	}
@@ -332,7 +332,7 @@ func TestRawHasHeaders(t *testing.T) {
 			return fmt.Errorf("headers are %s", text)
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,12 +346,12 @@ func TestEmitFailsAndContextEnds(t *testing.T) {
 	s := openWith(t, c, nil, Limits{Memory: memoryMin, Workers: 2}, slog.New(slog.DiscardHandler), nil)
 	ranges := all(t, s)
 	full := errors.New("the disk is full")
-	if _, err := s.Read(t.Context(), ranges, func(arrow.RecordBatch) error { return full }); !errors.Is(err, full) {
+	if _, err := s.Read(t.Context(), ranges, func(arrow.RecordBatch) error { return full }, nil); !errors.Is(err, full) {
 		t.Fatalf("error %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("the driver stops")
-	if _, err := s.Read(ctx, ranges, func(arrow.RecordBatch) error { cancel(why); return nil }); !errors.Is(err, why) {
+	if _, err := s.Read(ctx, ranges, func(arrow.RecordBatch) error { cancel(why); return nil }, nil); !errors.Is(err, why) {
 		t.Fatalf("error %v", err)
 	}
 	if buffered := s.Stats().Buffered; buffered != 0 {

@@ -147,7 +147,7 @@ func discard(arrow.RecordBatch) error { return nil }
 
 func balanced(t testing.TB, tally batch.Tally) {
 	t.Helper()
-	if tally.Offsets != tally.Data+tally.Control+tally.Aborted+tally.Lost+tally.Absent || tally.Data != tally.Rows+tally.Tombstones+tally.Skipped {
+	if !tally.Balanced() {
 		t.Fatalf("the tally does not add up: %+v", tally)
 	}
 }
@@ -155,7 +155,7 @@ func balanced(t testing.TB, tally batch.Tally) {
 // read reads ranges that must succeed.
 func read(t testing.TB, s opened, ranges []batch.Range, got *reading) batch.Tally {
 	t.Helper()
-	tally, err := s.Read(t.Context(), ranges, got.emit(ranges))
+	tally, err := s.Read(t.Context(), ranges, got.emit(ranges), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,6 +63,10 @@ type Options struct {
 	// SkipBad counts records that cannot be decoded, and goes on; else they end
 	// the batch.
 	SkipBad bool
+	// DeadLetters hands records that cannot be decoded to Read's letters instead,
+	// and gives each row its record (batch.PayloadColumns), for rows that SQL
+	// fails on.
+	DeadLetters bool
 	// RecordLoss counts records that are missing from the middle of a log which
 	// is never compacted, and goes on; else they are batch.ErrDataLost.
 	RecordLoss bool
@@ -226,7 +230,11 @@ func (s *Source) relation(o Options) (*relation, error) {
 	if o.Metadata {
 		r.fields = slices.Concat(r.fields, decode.MetadataFields())
 	}
-	r.schema = arrow.NewSchema(slices.Concat(r.fields, []arrow.Field{
+	var payload []arrow.Field
+	if o.DeadLetters {
+		payload = decode.PayloadFields()
+	}
+	r.schema = arrow.NewSchema(slices.Concat(r.fields, payload, []arrow.Field{
 		{Name: batch.RangeColumn, Type: arrow.PrimitiveTypes.Int32},
 		{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
 	}), nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
@@ -26,6 +27,12 @@ const (
 	checkRows  = 256
 )
 
+// chunk is what a worker hands over: rows, or dead letters.
+type chunk struct {
+	rows    arrow.RecordBatch
+	letters bool
+}
+
 // worker decodes pieces of one source of the spec. It keeps its buffers between
 // reads.
 type worker struct {
@@ -33,6 +40,8 @@ type worker struct {
 	unpack   *unpacker
 	decoder  decode.Decoder
 	metadata *decode.Metadata
+	payload  *decode.Payload     // nil: the source has no dead letters
+	letters  *deadletter.Builder // nil: the same
 	origins  *decode.Origins
 	headers  []decode.Header
 
@@ -59,6 +68,9 @@ func newWorker(r *relation) (*worker, error) {
 	if r.Metadata {
 		w.metadata = decode.NewMetadata()
 	}
+	if r.DeadLetters {
+		w.payload, w.letters = decode.NewPayload(), deadletter.NewBuilder()
+	}
 	return w, nil
 }
 
@@ -69,7 +81,7 @@ func (w *worker) start(ranges, chunkBytes int, onSkip func(batch.Reject)) {
 }
 
 // run decodes pieces until there are no more, and sends record batches.
-func (w *worker) run(ctx context.Context, pieces <-chan piece, g *gate, chunks chan<- arrow.RecordBatch) error {
+func (w *worker) run(ctx context.Context, pieces <-chan piece, g *gate, chunks chan<- chunk) error {
 	for p := range pieces {
 		err := w.piece(ctx, p, chunks)
 		w.r.stats.release(p.size)
@@ -84,7 +96,7 @@ func (w *worker) run(ctx context.Context, pieces <-chan piece, g *gate, chunks c
 	return w.flush(ctx, chunks)
 }
 
-func (w *worker) piece(ctx context.Context, p piece, chunks chan<- arrow.RecordBatch) error {
+func (w *worker) piece(ctx context.Context, p piece, chunks chan<- chunk) error {
 	bytes := w.tally.Bytes
 	for _, b := range p.batches {
 		if err := w.batch(ctx, p, b, chunks); err != nil {
@@ -98,7 +110,7 @@ func (w *worker) piece(ctx context.Context, p piece, chunks chan<- arrow.RecordB
 
 // batch decodes the records of one batch that are in the range. Offsets that are
 // not above the ones before are an error: a record would be read twice.
-func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan<- arrow.RecordBatch) error {
+func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan<- chunk) error {
 	data, err := w.unpack.records(b.recordBatch)
 	if err != nil {
 		return w.unreadable(p, b, err)
@@ -140,13 +152,13 @@ func (w *worker) unreadable(p piece, b fetchedBatch, cause error) error {
 }
 
 // record decodes one record into a row.
-func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- arrow.RecordBatch) error {
+func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- chunk) error {
 	w.tally.Data++
 	w.tally.Bytes += int64(len(it.Key) + len(it.Value))
 	if it.Value == nil {
 		switch w.r.Tombstones {
 		case Reject:
-			return w.bad(p, it, &decode.Error{Reason: "the value is null (a tombstone), and tombstones: reject is set", Pos: -1})
+			return w.bad(ctx, p, it, chunks, &decode.Error{Reason: "the value is null (a tombstone), and tombstones: reject is set", Pos: -1})
 		case Drop, "":
 			w.tally.Tombstones++
 			return nil
@@ -154,7 +166,7 @@ func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- 
 		}
 	}
 	if err := w.decoder.Append(it.Record); err != nil {
-		return w.bad(p, it, err)
+		return w.bad(ctx, p, it, chunks, err)
 	}
 	w.tally.Rows++
 	w.rows++
@@ -168,6 +180,9 @@ func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- 
 		}
 		w.beside += beside
 		w.unchecked += beside
+	}
+	if w.payload != nil {
+		w.payload.Append(it.timestamp, it.Record)
 	}
 	if w.full() {
 		return w.flush(ctx, chunks)
@@ -184,22 +199,41 @@ func (w *worker) full() bool {
 		return false
 	}
 	w.unchecked = 0
-	return w.decoder.Bytes()+w.beside >= w.chunkBytes
+	return w.bytes() >= w.chunkBytes
+}
+
+// bytes is what the rows and letters in the making take.
+func (w *worker) bytes() int {
+	n := w.decoder.Bytes() + w.beside
+	if w.payload != nil {
+		n += w.payload.Bytes() + w.letters.Bytes()
+	}
+	return n
 }
 
 // valueShown is how much of a bad record an error shows.
 const valueShown = 120
 
-// bad counts a record that cannot be used, or ends the batch. An error that is
-// no *decode.Error is not the record's.
-func (w *worker) bad(p piece, it *walker, cause error) error {
+// bad counts a record that cannot be used, makes it a dead letter, or ends the
+// batch. An error that is no *decode.Error is not the record's.
+func (w *worker) bad(ctx context.Context, p piece, it *walker, chunks chan<- chunk, cause error) error {
 	var reason *decode.Error
 	if !errors.As(cause, &reason) {
 		return fmt.Errorf("decode offset %d of %s: %w", it.offset, p.TopicPartition, cause)
 	}
-	if w.r.SkipBad {
-		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Code: cmp.Or(reason.Code, batch.CodeDecode), Reason: cause.Error()}
-		w.tally.Bad.Add(reject.Code)
+	code := cmp.Or(reason.Code, batch.CodeDecode)
+	switch {
+	case w.r.DeadLetters:
+		w.tally.DeadLettered++
+		w.tally.Bad.Add(code)
+		w.letter(p, it, code, cause.Error())
+		if w.letters.Rows() >= chunkRows || w.bytes() >= w.chunkBytes {
+			return w.flush(ctx, chunks)
+		}
+		return nil
+	case w.r.SkipBad:
+		reject := batch.Reject{TopicPartition: p.TopicPartition, Offset: it.offset, Code: code, Reason: cause.Error()}
+		w.tally.Bad.Add(code)
 		if w.tally.Skipped++; w.tally.Skipped == 1 {
 			w.skipped = reject
 		}
@@ -213,18 +247,56 @@ func (w *worker) bad(p piece, it *walker, cause error) error {
 	if len(it.Value) > valueShown {
 		value += " …"
 	}
-	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its value is %s; correct the columns of source %s, or set on_bad_record: skip to count such records and go on",
+	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its value is %s; correct the columns of source %s, or set on_bad_record: skip to count such records, or dead_letter to keep them, and go on",
 		batch.ErrInvalid, it.offset, p.TopicPartition, cause, value, w.r.Name)
 }
 
-// flush sends the rows that were decoded.
-func (w *worker) flush(ctx context.Context, chunks chan<- arrow.RecordBatch) error {
-	if w.rows == 0 {
+// letter makes a record a dead letter.
+func (w *worker) letter(p piece, it *walker, code batch.Code, reason string) {
+	l := deadletter.Letter{
+		Topic: p.Topic, Partition: p.Partition, Offset: it.offset, Timestamp: deadletter.NoTimestamp, Key: it.Key, Value: it.Value,
+		Source: w.r.Name, Code: code, Reason: reason,
+	}
+	if at, ok := decode.Micros(it.timestamp); ok {
+		l.Timestamp = at
+	}
+	for _, h := range it.Headers {
+		l.Headers = append(l.Headers, deadletter.Header(h))
+	}
+	w.letters.Add(l)
+}
+
+// flush sends the rows that were decoded, and the dead letters.
+func (w *worker) flush(ctx context.Context, chunks chan<- chunk) error {
+	if w.rows > 0 {
+		if err := hand(ctx, chunks, chunk{rows: w.take()}); err != nil {
+			return err
+		}
+	}
+	if w.letters == nil || w.letters.Rows() == 0 {
 		return nil
 	}
+	return hand(ctx, chunks, chunk{rows: w.letters.Take(), letters: true})
+}
+
+func hand(ctx context.Context, chunks chan<- chunk, c chunk) error {
+	select {
+	case chunks <- c:
+		return nil
+	case <-ctx.Done():
+		c.rows.Release()
+		return context.Cause(ctx)
+	}
+}
+
+// take makes a record batch of the rows that were decoded.
+func (w *worker) take() arrow.RecordBatch {
 	columns := w.decoder.Take()
 	if w.metadata != nil {
 		columns = append(columns, w.metadata.Take()...)
+	}
+	if w.payload != nil {
+		columns = append(columns, w.payload.Take()...)
 	}
 	columns = append(columns, w.origins.Take()...)
 	rows := array.NewRecordBatch(w.r.schema, columns, int64(w.rows))
@@ -232,13 +304,7 @@ func (w *worker) flush(ctx context.Context, chunks chan<- arrow.RecordBatch) err
 		c.Release()
 	}
 	w.rows, w.beside, w.unchecked = 0, 0, 0
-	select {
-	case chunks <- rows:
-		return nil
-	case <-ctx.Done():
-		rows.Release()
-		return context.Cause(ctx)
-	}
+	return rows
 }
 
 // skipsEvery is how often skipped records are logged; the stamp has the count.

@@ -62,14 +62,14 @@ type crashingSource struct {
 }
 
 // Read implements driver.Source.
-func (s crashingSource) Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (t batch.Tally, err error) {
+func (s crashingSource) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (t batch.Tally, err error) {
 	err = s.c.do(func() error {
 		t, err = s.Source.Read(ctx, ranges, func(rows arrow.RecordBatch) error {
 			if err := s.c.step(); err != nil {
 				return err
 			}
 			return emit(rows)
-		})
+		}, letters)
 		return err
 	})
 	return t, err
@@ -81,7 +81,7 @@ type crashingExecutor struct {
 }
 
 // Execute implements driver.Executor.
-func (e crashingExecutor) Execute(ctx context.Context, job batch.Job, read func(func(arrow.RecordBatch) error) error, write func(string, arrow.RecordBatch) error) (r map[string]batch.Result, err error) {
+func (e crashingExecutor) Execute(ctx context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error, write func(string, arrow.RecordBatch) error) (r map[string]batch.Result, err error) {
 	err = e.c.do(func() error { r, err = e.Executor.Execute(ctx, job, read, write); return err })
 	return r, err
 }

@@ -36,11 +36,12 @@ type Instance struct {
 	conn       *duckdb.Conn
 	connection mapping.Connection
 	sources    map[string]*Source // by lower-case name
+	numbered   map[string]*Source
 }
 
 // Open starts an instance. It is not locked yet: see Lock.
 func Open(ctx context.Context, o Options) (*Instance, error) {
-	i := &Instance{sources: map[string]*Source{}}
+	i := &Instance{sources: map[string]*Source{}, numbered: map[string]*Source{}}
 	connector, err := duckdb.NewConnector("?autoinstall_known_extensions=false&autoload_known_extensions=false"+
 		"&allow_community_extensions=false&allow_unsigned_extensions=false", nil)
 	if err != nil {
@@ -81,7 +82,11 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'
 
 // replace resolves the name of a relation that is no table of DuckDB.
 func (i *Instance) replace(name string) (function string, params []any, err error) {
-	s, ok := i.sources[strings.ToLower(name)]
+	name = strings.ToLower(name)
+	if s, ok := i.numbered[name]; ok {
+		return string(s.kind), []any{int64(s.id | numbered)}, nil
+	}
+	s, ok := i.sources[name]
 	if !ok {
 		return "", nil, fmt.Errorf("relation %s does not exist", name)
 	}
@@ -146,6 +151,13 @@ func (i *Instance) AddSource(name string, fields []arrow.Field, kind Kind) (*Sou
 	s.kind = kind
 	i.sources[strings.ToLower(name)] = s
 	return s, nil
+}
+
+// Number gives a relation a second name, under which it has one more column
+// behind its own: the row's place in the record batch that is set.
+func (i *Instance) Number(s *Source, name, column string) {
+	s.ordinal = column
+	i.numbered[strings.ToLower(name)] = s
 }
 
 // Close frees the instance.

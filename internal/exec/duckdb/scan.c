@@ -5,6 +5,7 @@
 typedef uint64_t idx_t;
 extern void *duckdb_data_chunk_from_arrow(void *connection, struct ArrowArray *array, void *converted, void **chunk);
 extern void *duckdb_data_chunk_get_vector(void *chunk, idx_t column);
+extern void *duckdb_vector_get_data(void *vector);
 extern void duckdb_vector_reference_vector(void *to, void *from);
 extern void duckdb_data_chunk_set_size(void *chunk, idx_t rows);
 extern void duckdb_destroy_data_chunk(void **chunk);
@@ -54,6 +55,10 @@ void frazil_scan_next(void *info, void *out) {
     free(slices);
     free(children);
     if (error) return;
+  }
+  if (scan->ordinal >= 0) {
+    int64_t *ordinals = duckdb_vector_get_data(duckdb_data_chunk_get_vector(out, scan->ordinal));
+    for (int64_t i = 0; i < rows; i++) ordinals[i] = offset + i;
   }
   duckdb_data_chunk_set_size(out, rows);
 }

@@ -36,6 +36,10 @@ const (
 	Table  Kind = "frazil_table"  // the same for a whole batch
 )
 
+// numbered marks the id of a relation that is read under its other name: see
+// Instance.Number.
+const numbered = 1 << 62
+
 // Source is a relation of SQL whose rows are an Arrow record batch, without a
 // copy. Prepared statements keep its schema; every execution scans the rows that
 // are set then, any number of times.
@@ -45,6 +49,7 @@ type Source struct {
 	kind       Kind
 	fields     []arrow.Field
 	types      []mapping.LogicalType
+	ordinal    string // the column that numbers rows, under the other name
 	connection mapping.Connection
 
 	mu        sync.Mutex
@@ -205,7 +210,7 @@ func frazilBind(p unsafe.Pointer) {
 	v := mapping.BindGetParameter(info, 0)
 	id := mapping.GetInt64(v)
 	mapping.DestroyValue(&v)
-	found, ok := sources.Load(uint64(id))
+	found, ok := sources.Load(uint64(id) &^ numbered)
 	if !ok {
 		mapping.BindSetError(info, "unknown relation")
 		return
@@ -213,6 +218,11 @@ func frazilBind(p unsafe.Pointer) {
 	s := found.(*Source)
 	for i, f := range s.fields {
 		mapping.BindAddResultColumn(info, f.Name, s.types[i])
+	}
+	if uint64(id)&numbered != 0 {
+		t := mapping.CreateLogicalType(mapping.TypeBigInt)
+		defer mapping.DestroyLogicalType(&t)
+		mapping.BindAddResultColumn(info, s.ordinal, t)
 	}
 	data := C.malloc(8)
 	*(*uint64)(data) = s.id
@@ -255,10 +265,14 @@ func (s *Source) scan(info mapping.InitInfo) (*C.frazil_scan, error) {
 	var to, from []int32
 	var fields []arrow.Field
 	key := make([]byte, 0, 2*n)
+	ordinal := -1
 	for i := range n {
 		column := uint64(mapping.InitGetColumnIndex(info, mapping.IdxT(i)))
+		if column == uint64(len(s.fields)) {
+			ordinal = i
+		}
 		if column >= uint64(len(s.fields)) {
-			continue // the row id, which nobody reads
+			continue // or the row id, which nobody reads
 		}
 		to, from = append(to, int32(i)), append(from, int32(column))
 		fields = append(fields, s.fields[column])
@@ -267,7 +281,7 @@ func (s *Source) scan(info mapping.InitInfo) (*C.frazil_scan, error) {
 	}
 	scan := (*C.frazil_scan)(C.calloc(1, C.sizeof_frazil_scan))
 	scan.connection = s.connection.Ptr
-	scan.columns = C.int32_t(len(to))
+	scan.columns, scan.ordinal = C.int32_t(len(to)), C.int32_t(ordinal)
 	scan.to, scan.from = cInts(to), cInts(from)
 	if len(fields) == 0 {
 		return scan, nil

@@ -33,6 +33,7 @@ typedef struct {
   int32_t columns;           // how many are projected
   int32_t *to;               // index of the output vector
   int32_t *from;             // index of the Arrow child
+  int32_t ordinal;           // index of the output vector of ordinals, -1 if nobody reads them
   struct ArrowArray *rows;   // exported once, shared by all scans
   int64_t next;              // next slice, atomic
 } frazil_scan;

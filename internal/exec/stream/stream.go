@@ -56,7 +56,10 @@ type Catalog struct {
 
 // Query is an analysed SELECT.
 type Query struct {
-	SQL      string // what runs; BatchTime stands for the plan's time
+	SQL string // what runs; BatchTime stands for the plan's time
+	// Numbered is the same with one more column, last: the ordinal of the input
+	// row that each row came from. "": the query has something that would see it.
+	Numbered string
 	Streams  []string
 	Static   []string // dimension tables
 	Views    []string // in the order of the spec
@@ -146,6 +149,7 @@ func (a *Analyzer) Analyze(sink, sql string) (*Query, error) {
 	if q.SQL, err = a.print(root, r); err != nil {
 		return nil, err
 	}
+	q.Numbered = a.numbered(root, a.names.Streams)
 	q.UsesTime = strings.Contains(q.SQL, BatchTime)
 	return q, nil
 }
