@@ -1,0 +1,114 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/verify"
+)
+
+// verifyTries is how often an audit is repeated that found something while a driver
+// went on: what was read may have been of two moments.
+const verifyTries = 3
+
+// Verify audits the pipeline's tables and its checkpoint. It writes nothing, and a
+// driver may run beside it.
+func (p *Pipeline) Verify(ctx context.Context, now time.Time) (*verify.Report, error) {
+	for try := 1; ; try++ {
+		report, moved, err := p.verifyOnce(ctx)
+		if err != nil {
+			return nil, err
+		}
+		report.Time = now.UTC()
+		if report.Clean || !moved || try == verifyTries {
+			return report, nil
+		}
+	}
+}
+
+// verifyOnce makes one audit. moved says that a driver logged a plan meanwhile.
+func (p *Pipeline) verifyOnce(ctx context.Context) (report *verify.Report, moved bool, err error) {
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	before, err := p.newestEntry(ctx, cp)
+	if err != nil {
+		return nil, false, err
+	}
+	tables, err := p.auditedTables(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	records, err := p.auditedRecords(ctx, cp, tables)
+	if err != nil {
+		return nil, false, err
+	}
+	records.Entry = before
+	report, err = verify.Tables(ctx, verify.Options{Pipeline: p.spec.Name, KeepSnapshots: p.spec.Maintenance.KeepSnapshots}, tables, records)
+	if err != nil {
+		return nil, false, err
+	}
+	after, err := p.newestEntry(ctx, cp)
+	return report, after != before, err
+}
+
+// newestEntry is the number of the newest log entry, -1 if there is none or it
+// cannot be read: the audit says why.
+func (p *Pipeline) newestEntry(ctx context.Context, cp *checkpoint.Checkpoint) (int64, error) {
+	all, err := cp.AuditIncarnations(ctx)
+	if err != nil || len(all) == 0 || all[len(all)-1].Value == nil {
+		return -1, err
+	}
+	return cp.NewestEntry(ctx, *all[len(all)-1].Value)
+}
+
+// auditedTables loads the tables of the spec's sinks, whether or not they fit them.
+func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
+	tables := make([]verify.Table, 0, len(p.spec.Sinks.Names))
+	for _, name := range p.spec.Sinks.Names {
+		i := p.spec.Sinks.By[name].Iceberg
+		one := verify.Table{Sink: name, Name: i.Table, Branch: i.Branch}
+		c, err := p.Catalog(ctx, i.Catalog)
+		if err == nil {
+			t, loadErr := c.Load(ctx, strings.Split(i.Table, "."))
+			if err = loadErr; err == nil {
+				one.Metadata = t.Metadata()
+				one.FS, err = t.FS(c.Context(ctx))
+			}
+		}
+		if err != nil && !missing(err) {
+			return nil, fmt.Errorf("sink %s: %w", name, err)
+		}
+		tables = append(tables, one)
+	}
+	return tables, nil
+}
+
+// auditedRecords reads the records of the newest incarnation and of those that the
+// tables' live stamps name.
+func (p *Pipeline) auditedRecords(ctx context.Context, cp *checkpoint.Checkpoint, tables []verify.Table) (*verify.Records, error) {
+	r := &verify.Records{KeepBatches: p.spec.Maintenance.KeepBatches}
+	var err error
+	if r.Incarnations, err = cp.AuditIncarnations(ctx); err != nil {
+		return nil, err
+	}
+	named := verify.Incarnations(tables)
+	for i, f := range r.Incarnations {
+		if f.Value == nil || i < len(r.Incarnations)-1 && !named[f.Value.ID] {
+			continue
+		}
+		l := verify.Log{Incarnation: *f.Value}
+		if l.Plans, err = cp.AuditLog(ctx, *f.Value); err != nil {
+			return nil, err
+		}
+		if l.Commits, err = cp.AuditCommits(ctx, *f.Value); err != nil {
+			return nil, err
+		}
+		r.Logs = append(r.Logs, l)
+	}
+	return r, nil
+}
