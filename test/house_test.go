@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch"}, "sink": {"batch", "kafka", "lake", "sink"},
 	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "registry": {"batch"}, "objstore": {"batch", "objstore"},
 	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver", "batch"},
+	"verify": {"batch", "checkpoint", "lake"},
 }
 
 // sources parses every file of the program that is no test.

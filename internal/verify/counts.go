@@ -4,49 +4,104 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// minus returns the difference, term by term.
-func minus(a, b batch.Counts) batch.Counts {
-	return batch.Counts{
-		Tally: batch.Tally{
-			Offsets: a.Offsets - b.Offsets, Data: a.Data - b.Data, Control: a.Control - b.Control, Aborted: a.Aborted - b.Aborted,
-			Lost: a.Lost - b.Lost, Absent: a.Absent - b.Absent, Tombstones: a.Tombstones - b.Tombstones, Skipped: a.Skipped - b.Skipped,
-			Rows: a.Rows - b.Rows, Bytes: a.Bytes - b.Bytes,
-		},
-		Rejected: a.Rejected - b.Rejected, Written: a.Written - b.Written,
+// terms are the counts of a stamp as it writes them, by name; those inside of a
+// group have the group's name before them. An audit reads what is written, so it
+// sees a term of any version.
+type terms map[string]int64
+
+func termsOf(c batch.Counts) terms {
+	data, err := json.Marshal(c)
+	if err != nil {
+		panic("verify: counts without JSON: " + err.Error())
 	}
+	var tree map[string]any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil {
+		panic("verify: counts without JSON: " + err.Error())
+	}
+	t := terms{}
+	t.flatten("", tree)
+	return t
 }
 
-// equal compares all terms, as the stamp writes them.
-func equal(a, b batch.Counts) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
-}
-
-// imbalance says what does not add up in counts, "" if everything does.
-func imbalance(c batch.Counts) string {
-	var wrong []string
-	for name, n := range map[string]int64{
-		"offsets": c.Offsets, "data": c.Data, "control": c.Control, "aborted": c.Aborted, "lost": c.Lost, "absent": c.Absent,
-		"tombstones": c.Tombstones, "skipped": c.Skipped, "rows": c.Rows, "bytes": c.Bytes, "rejected": c.Rejected, "written": c.Written,
-	} {
-		if n < 0 {
-			wrong = append(wrong, fmt.Sprintf("%s is %d", name, n))
+func (t terms) flatten(group string, tree map[string]any) {
+	for name, v := range tree {
+		switch v := v.(type) {
+		case json.Number:
+			if n, err := v.Int64(); err == nil && n != 0 {
+				t[group+name] = n
+			}
+		case map[string]any:
+			t.flatten(group+name+".", v)
 		}
 	}
-	if sum := c.Data + c.Control + c.Aborted + c.Lost + c.Absent; sum != c.Offsets {
-		wrong = append(wrong, fmt.Sprintf("offsets are %d, but data + control + aborted + lost + absent are %d", c.Offsets, sum))
+}
+
+// minus returns the difference, term by term.
+func (t terms) minus(u terms) terms {
+	d := maps.Clone(t)
+	for name, n := range u {
+		if d[name] -= n; d[name] == 0 {
+			delete(d, name)
+		}
 	}
-	if sum := c.Rows + c.Tombstones + c.Skipped; sum != c.Data {
-		wrong = append(wrong, fmt.Sprintf("data are %d, but rows + tombstones + skipped are %d", c.Data, sum))
+	return d
+}
+
+// group sums what a group has.
+func (t terms) group(name string) (sum int64) {
+	for k, n := range t {
+		if strings.HasPrefix(k, name+".") {
+			sum += n
+		}
+	}
+	return sum
+}
+
+// imbalance says what does not add up, "" if everything does. Terms that a former
+// version did not count are 0 in its stamps, and less than the rest in totals.
+func (t terms) imbalance() string {
+	var wrong []string
+	for _, name := range slices.Sorted(maps.Keys(t)) {
+		if t[name] < 0 {
+			wrong = append(wrong, fmt.Sprintf("%s is %d", name, t[name]))
+		}
+	}
+	sum := func(whole string, parts ...string) {
+		var n int64
+		for _, part := range parts {
+			n += t[part]
+		}
+		if n != t[whole] {
+			wrong = append(wrong, fmt.Sprintf("%s are %d, but %s are %d", whole, t[whole], strings.Join(parts, " + "), n))
+		}
+	}
+	sum("offsets", "data", "control", "aborted", "lost", "absent")
+	sum("data", "rows", "tombstones", "skipped", "dead_lettered")
+	if t["scanned"] > 0 && t["scanned"] == t["rows"] {
+		sum("scanned", "unread", "with_output", "without_output", "uncounted", "rejected")
+	}
+	switch bad := t.group("bad"); {
+	case t["scanned"] > t["rows"]:
+		wrong = append(wrong, fmt.Sprintf("rows are %d, but %d were scanned", t["rows"], t["scanned"]))
+	case bad > t["skipped"]+t["dead_lettered"]:
+		wrong = append(wrong, fmt.Sprintf("skipped + dead_lettered are %d, but by code they are %d", t["skipped"]+t["dead_lettered"], bad))
+	case t.group("rejected_by") > t["rejected"]:
+		wrong = append(wrong, fmt.Sprintf("rejected are %d, but by code they are %d", t["rejected"], t.group("rejected_by")))
 	}
 	return strings.Join(wrong, "; ")
 }
+
+// equal compares all terms.
+func equal(a, b batch.Counts) bool { return maps.Equal(termsOf(a), termsOf(b)) }
 
 // span compares where a stamp starts and ends. offsets is what lies between;
 // exact is false where a partition was closed, of which the end is not known.

@@ -137,11 +137,15 @@ func TestTampering(t *testing.T) {
 		}, ForeignClaim, "snapshot 77: claims batches 8..8"},
 		{"a foreign append with a stamp of its own behind ours", func(w *world) {
 			s := w.history()[7]
-			w.again(s, 77, restamped(func(st *batch.Stamp) { st.Previous, st.First, st.Last, st.Start = st.Hash(), st.Last+1, st.Last+1, st.End }))
+			w.again(s, 77, restamped(func(st *batch.Stamp) {
+				st.Previous, st.First, st.Last, st.Start = st.Hash(), st.Last+1, st.Last+1, st.End
+			}))
 		}, MissingLogEntry, "snapshot 77: has batch 8"},
 		{"the same, with the tag moved to it", func(w *world) {
 			s := w.history()[7]
-			w.again(s, 77, restamped(func(st *batch.Stamp) { st.Previous, st.First, st.Last, st.Start = st.Hash(), st.Last+1, st.Last+1, st.End }))
+			w.again(s, 77, restamped(func(st *batch.Stamp) {
+				st.Previous, st.First, st.Last, st.Start = st.Hash(), st.Last+1, st.Last+1, st.End
+			}))
 			w.refs(8, "frazil-p")
 		}, TwoHistories, "table"},
 		{"a file added under our stamp", func(w *world) {

@@ -1,12 +1,17 @@
 package verify
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/apache/iceberg-go/table"
+
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/lake"
+	"github.com/frazil-io/frazil/test/fakes"
 )
 
 func TestHealthy(t *testing.T) {
@@ -59,4 +64,25 @@ func TestManyBatches(t *testing.T) {
 	if !strings.Contains(strings.Join(r.Tables[0].Notes, "\n"), "covered by totals") {
 		t.Error("nothing expired")
 	}
+}
+
+// TestREST: the same through a REST catalog, whose tables are loaded over HTTP.
+func TestREST(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	server := fakes.NewREST(t, "file://"+filepath.Join(dir, "wh"), "", nil)
+	c, err := lake.Open(t.Context(), lake.Options{Name: "lake", Type: "rest", URI: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	w := newWorld(t, c, dir, 100)
+	w.now, w.step = time.Now().UTC(), time.Millisecond
+	w.runs(5)
+	w.clean()
+	w.remove(w.dataFiles(w.history()[2])[0])
+	w.finds(MissingFile, "the data file")
+	head := w.history()[1].SnapshotID
+	w.commit(table.NewSetSnapshotRefUpdate("main", head, table.BranchRef, 0, 0, 0))
+	w.finds(RolledBack, "does not descend from")
 }

@@ -1,0 +1,151 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/driver"
+)
+
+// proof is a pipeline over an embedded broker.
+type proof struct {
+	*testing.T
+	spec    *config.Spec
+	client  *kgo.Client
+	cluster *kfake.Cluster
+	made    int
+}
+
+const proofSpec = `
+name: proof
+trigger: {interval: 0s}
+checkpoint: %[1]q
+catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
+sources: {clicks: {kafka: {brokers: [%[2]q], topics: [clicks], start: earliest}, format: json, columns: "id BIGINT, kind VARCHAR"}}
+sinks:
+  ids: {sql: SELECT id FROM clicks, iceberg: {catalog: lake, table: a.ids}}
+  odd: {sql: "SELECT id, kind FROM clicks WHERE id %% 2 = 1", iceberg: {catalog: lake, table: a.odd}}
+  never: {sql: "SELECT id FROM clicks WHERE id < 0", iceberg: {catalog: lake, table: a.never}}
+`
+
+func newProof(t *testing.T) *proof {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "clicks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.DefaultProduceTopic("clicks"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	p := &proof{T: t, client: client, cluster: c}
+	p.spec = p.parse(fmt.Sprintf(proofSpec, t.TempDir(), c.ListenAddrs()[0]))
+	return p
+}
+
+func (p *proof) parse(text string) *config.Spec {
+	p.Helper()
+	spec, err := config.Parse("spec.yaml", []byte(text), func(string) (string, bool) { return "", false })
+	if err != nil {
+		p.Fatal(err)
+	}
+	return spec
+}
+
+// produce makes records in both partitions.
+func (p *proof) produce(n int) {
+	p.Helper()
+	var records []*kgo.Record
+	for range n {
+		records = append(records, &kgo.Record{Partition: int32(p.made % 2), Value: fmt.Appendf(nil, `{"id":%d,"kind":"k%d"}`, p.made, p.made%3)})
+		p.made++
+	}
+	if err := p.client.ProduceSync(p.Context(), records...).FirstErr(); err != nil {
+		p.Error(err)
+	}
+}
+
+// open opens the pipeline to run it, or to look at it.
+func (p *proof) open(o Options) *Pipeline {
+	p.Helper()
+	o.Log = slog.New(slog.DiscardHandler)
+	opened, err := New(p.Context(), p.spec, o)
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(opened.Close)
+	return opened
+}
+
+// run takes everything that is there.
+func (p *proof) run() {
+	p.Helper()
+	if err := p.open(Options{AvailableNow: true, Takeover: true}).Run(p.Context(), p.Context()); err != nil {
+		p.Fatal(err)
+	}
+}
+
+func (p *proof) clean(of *Pipeline) {
+	p.Helper()
+	r, err := of.Verify(p.Context(), time.Now())
+	if err != nil {
+		p.Fatal(err)
+	}
+	for _, f := range r.Checkpoint.Findings {
+		p.Errorf("checkpoint: %s: %s: %s", f.Code, f.Where, f.What)
+	}
+	for _, t := range r.Tables {
+		for _, f := range t.Findings {
+			p.Errorf("%s: %s: %s: %s", t.Sink, f.Code, f.Where, f.What)
+		}
+	}
+}
+
+// TestVerifyBesideDriver: an audit has no finding before the first batch, between
+// batches, and while a driver commits one after the other.
+func TestVerifyBesideDriver(t *testing.T) {
+	p := newProof(t)
+	p.clean(p.open(Options{ReadOnly: true}))
+	p.produce(10)
+	p.run()
+	p.clean(p.open(Options{ReadOnly: true}))
+	w := watcher{make(chan driver.Progress, 1000), make(chan string, 1)}
+	running := p.open(Options{Observer: w, Grace: time.Hour, Takeover: true})
+	stop, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- running.Run(t.Context(), stop) }()
+	<-w.batches
+	produced := make(chan struct{})
+	go func() {
+		defer close(produced)
+		for range 25 {
+			p.produce(3)
+			<-w.batches
+		}
+	}()
+	looking := p.open(Options{ReadOnly: true})
+	audits := 0
+	for done := false; !done; audits++ {
+		p.clean(looking)
+		select {
+		case <-produced:
+			done = true
+		default:
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	p.clean(looking)
+	t.Logf("%d audits beside the driver", audits)
+}
