@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/frazil-io/frazil/internal/checkpoint"
@@ -72,15 +71,15 @@ func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
 	for _, name := range p.spec.Sinks.Names {
 		i := p.spec.Sinks.By[name].Iceberg
 		one := verify.Table{Sink: name, Name: i.Table, Branch: i.Branch}
-		c, err := p.Catalog(ctx, i.Catalog)
-		if err == nil {
-			t, loadErr := c.Load(ctx, strings.Split(i.Table, "."))
-			if err = loadErr; err == nil {
+		t, err := p.loadTable(ctx, name)
+		if err == nil && t != nil {
+			c, openErr := p.Catalog(ctx, i.Catalog)
+			if err = openErr; err == nil {
 				one.Metadata = t.Metadata()
 				one.FS, err = t.FS(c.Context(ctx))
 			}
 		}
-		if err != nil && !missing(err) {
+		if err != nil {
 			return nil, fmt.Errorf("sink %s: %w", name, err)
 		}
 		tables = append(tables, one)

@@ -86,7 +86,7 @@ func (t terms) imbalance() string {
 	}
 	sum("offsets", "data", "control", "aborted", "lost", "absent")
 	sum("data", "rows", "tombstones", "skipped", "dead_lettered")
-	if t["scanned"] > 0 && t["scanned"] == t["rows"] {
+	if inputs := t["unread"] + t["with_output"] + t["without_output"] + t["uncounted"]; inputs > 0 && t["scanned"] == t["rows"] {
 		sum("scanned", "unread", "with_output", "without_output", "uncounted", "rejected")
 	}
 	switch bad := t.group("bad"); {
