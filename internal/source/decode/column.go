@@ -39,6 +39,9 @@ func (v *validity) push(there bool) {
 	v.nulls++
 }
 
+// given says whether the last value is there.
+func (v *validity) given() bool { return v.valid[len(v.valid)-1] == 1 }
+
 func (v *validity) cut(n int) {
 	for _, b := range v.valid[n:] {
 		v.nulls -= int(1 - b)
@@ -295,6 +298,9 @@ func (c *structure) null() {
 }
 
 func (c *structure) len() int { return len(c.valid) }
+
+// memberGiven says whether a member of the last value is there.
+func (c *structure) memberGiven(i int) bool { return c.members[i].(interface{ given() bool }).given() }
 
 func (c *structure) bytes() int {
 	n := len(c.valid)

@@ -42,14 +42,19 @@ type Decoder interface {
 type Error struct {
 	Code   batch.Code // "": batch.CodeDecode
 	Reason string
-	Pos    int // byte offset in the record's value, -1 if there is none
+	Pos    int  // byte offset in the record's value, or key; -1 if there is none
+	Key    bool // it is the record's key that is wrong
 }
 
 func (e *Error) Error() string {
-	if e.Pos < 0 {
-		return e.Reason
+	of, text := "value", e.Reason
+	if e.Key {
+		of, text = "key", "key: "+e.Reason
 	}
-	return fmt.Sprintf("%s, at byte %d of the value", e.Reason, e.Pos)
+	if e.Pos < 0 {
+		return text
+	}
+	return fmt.Sprintf("%s, at byte %d of the %s", text, e.Pos, of)
 }
 
 // Unknown says what becomes of members of a JSON object that are no columns.
@@ -103,12 +108,19 @@ type Options struct {
 	// Timestamps is the form of a TIMESTAMP in JSON: "rfc3339" text (""), or a
 	// number of "s", "ms", "us" or "ns" since 1970. It is never guessed.
 	Timestamps string
+	// Envelope is what is around a row: "debezium", or nothing ("").
+	Envelope string
+	// Include names more columns of an envelope: see IncludeBefore and the others.
+	Include []string
 }
 
-// New returns a decoder for a format of the spec.
+// New returns a decoder for the values of records in a format of the spec.
 func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
 	switch format {
 	case "json":
+		if o.Envelope != "" {
+			return newDebezium(columns, o)
+		}
 		return newJSON(columns, o)
 	case "raw":
 		return newRaw(), nil

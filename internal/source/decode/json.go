@@ -30,6 +30,10 @@ type jsonDecoder struct {
 	extra   []byte // the unknown members of the current record, as JSON
 	// extraKeys are their keys.
 	extraKeys map[string]bool
+	// whole says that JSON which is no object is the value of the only column.
+	whole bool
+	// connect, if not nil, unwraps {"schema": …, "payload": …}.
+	connect *connect
 }
 
 func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
@@ -70,52 +74,84 @@ func (d *jsonDecoder) Bytes() int {
 
 func (d *jsonDecoder) Append(r Record) error {
 	n := d.root.len()
-	err := d.record(r.Value)
-	if err != nil {
-		d.root.cut(n)
+	if err := d.record(r.Value); err != nil {
+		d.cut(n)
 		return err
-	}
-	if d.unknown != nil {
-		if len(d.extra) > 0 {
-			d.extra = append(d.extra, '}')
-			d.unknown.append(d.extra)
-		} else {
-			d.unknown.null()
-		}
 	}
 	return nil
 }
 
 func (d *jsonDecoder) record(value []byte) error {
-	d.extra = d.extra[:0]
 	if value == nil {
-		return d.tombstone()
+		return d.nulls("the value is null (a tombstone)", nil)
 	}
-	clear(d.extraKeys)
 	s := &d.scanner
 	s.b, s.i = value, 0
-	if s.peek() != '{' {
-		return s.unexpected("an object")
+	if d.connect != nil && wrapped(s, d.root.names) {
+		if err := d.connect.payload(s); err != nil {
+			return err
+		}
+		return s.end()
 	}
-	if err := d.root.json(s, 0); err != nil {
+	if d.connect != nil {
+		d.connect.none()
+	}
+	if err := d.object(0); err != nil {
 		return err
 	}
-	if s.peek(); s.i < len(s.b) {
-		return s.unexpected("the end")
+	return s.end()
+}
+
+// object appends the row that the scanner stands before.
+func (d *jsonDecoder) object(depth int) error {
+	s := &d.scanner
+	d.extra = d.extra[:0]
+	clear(d.extraKeys)
+	if d.whole && s.peek() != '{' {
+		return d.root.only(s, depth)
 	}
+	if err := d.root.json(s, depth); err != nil {
+		return err
+	}
+	d.rest()
 	return nil
 }
 
-// tombstone appends a row of NULLs.
-func (d *jsonDecoder) tombstone() error {
-	for _, f := range d.root.kind.Fields() {
-		if !f.Nullable {
-			return &Error{Reason: fmt.Sprintf("the value is null (a tombstone), and field %q is NOT NULL", f.Name), Pos: -1}
+// rest appends the members that are no columns.
+func (d *jsonDecoder) rest() {
+	switch {
+	case d.unknown == nil:
+	case len(d.extra) > 0:
+		d.extra = append(d.extra, '}')
+		d.unknown.append(d.extra)
+	default:
+		d.unknown.null()
+	}
+}
+
+// nulls appends a row of NULLs, because there is no value. given, if not nil, says
+// which columns have one from elsewhere.
+func (d *jsonDecoder) nulls(why string, given func(column int) bool) error {
+	for i, f := range d.root.kind.Fields() {
+		if !f.Nullable && (given == nil || !given(i)) {
+			return &Error{Reason: fmt.Sprintf("%s, and field %q is NOT NULL", why, f.Name), Pos: -1}
 		}
 	}
 	d.root.null()
+	d.extra = d.extra[:0]
+	d.rest()
 	return nil
 }
+
+// cut drops rows that were appended.
+func (d *jsonDecoder) cut(rows int) {
+	d.root.cut(rows)
+	if d.unknown != nil && d.unknown.len() > rows {
+		d.unknown.cut(rows)
+	}
+}
+
+func (d *jsonDecoder) given(i int) bool { return d.root.memberGiven(i) }
 
 func (d *jsonDecoder) Take() []arrow.Array {
 	arrays := make([]arrow.Array, 0, len(d.fields))
@@ -203,6 +239,16 @@ func (c *structure) json(s *scanner, depth int) error {
 			return s.fail("field %q is missing", f.Name)
 		}
 		m.null()
+	}
+	c.push(true)
+	return nil
+}
+
+// only appends a value of the only member, which stands for the whole.
+func (c *structure) only(s *scanner, depth int) error {
+	c.object++
+	if err := c.member(s, 0, c.object, s.i, depth); err != nil {
+		return err
 	}
 	c.push(true)
 	return nil

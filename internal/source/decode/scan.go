@@ -36,6 +36,14 @@ func (s *scanner) unexpected(wanted string) error {
 	return s.fail("expected %s, found %q", wanted, r)
 }
 
+// end says what follows the text.
+func (s *scanner) end() error {
+	if s.peek(); s.i < len(s.b) {
+		return s.unexpected("the end")
+	}
+	return nil
+}
+
 func (s *scanner) space() {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
@@ -318,6 +326,32 @@ func (s *scanner) object(member func(key []byte) error) error {
 			return err
 		}
 	}
+}
+
+// member consumes the key of an object's next member, and the colon. first: the
+// object itself comes next. Where the object ends, it is consumed and more is
+// false.
+func (s *scanner) member(first bool) (key []byte, more bool, err error) {
+	if first {
+		s.i++
+		if s.peek() == '}' {
+			s.i++
+			return nil, false, nil
+		}
+	} else if more, err := s.comma('}'); !more {
+		return nil, false, err
+	}
+	if s.peek() != '"' {
+		return nil, false, s.unexpected("a key in quotes")
+	}
+	if key, err = s.text(); err != nil {
+		return nil, false, err
+	}
+	if s.peek() != ':' {
+		return nil, false, s.unexpected("a colon")
+	}
+	s.i++
+	return key, true, nil
 }
 
 // array consumes an array and calls element before each one.

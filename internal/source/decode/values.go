@@ -227,9 +227,14 @@ func addBounded(a, b int) int {
 type decimal struct {
 	fixed[decimal128.Num]
 	t *arrow.Decimal128Type
+	// connect, if not nil, reads what Kafka Connect's converter writes.
+	connect *leaf
 }
 
 func (c *decimal) json(s *scanner, _ int) error {
+	if c.connect != nil && c.connect.encoded(s) {
+		return c.connect.decimal(s, c)
+	}
 	at := s.i
 	var text []byte
 	if s.peek() == '"' { // money often comes as text, to keep it exact
@@ -250,6 +255,11 @@ func (c *decimal) json(s *scanner, _ int) error {
 		text = n.text
 	}
 	v, fraction, ok := unscaled(text, int(c.t.Scale))
+	return c.unscaled(s, at, text, v, fraction, ok)
+}
+
+// unscaled appends a value times ten to the scale, if it is an integer in range.
+func (c *decimal) unscaled(s *scanner, at int, text []byte, v *big.Int, fraction, ok bool) error {
 	switch {
 	case fraction:
 		return s.failAt(at, "%.40s has more than %d digits behind the point", text, c.t.Scale)
