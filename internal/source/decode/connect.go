@@ -460,9 +460,6 @@ func (l *leaf) decimal(s *scanner, c *decimal) error {
 	return appendUnscaled(s, c, at, value, int(scale))
 }
 
-// unscaledMax is how many bytes a decimal may have: more than any column holds.
-const unscaledMax = 64
-
 // appendUnscaled appends the integer in text, big-endian in two's complement and
 // in base64, divided by ten to the power of scale.
 func appendUnscaled(s *scanner, c *decimal, at int, text []byte, scale int) error {
