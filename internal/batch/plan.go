@@ -121,8 +121,8 @@ type Plan struct {
 	// its records become: a replay reads them as the first run did, whatever was
 	// registered meanwhile.
 	Readers map[string]int32 `json:"readers,omitempty"`
-	Sinks    []SinkPlan        `json:"sinks"` // in the order of the spec
-	Writer   Writer            `json:"writer"`
+	Sinks   []SinkPlan       `json:"sinks"` // in the order of the spec
+	Writer  Writer           `json:"writer"`
 	// Outcome of the batch before, for people and tools.
 	Outcome []Outcome `json:"outcome,omitempty"`
 }

@@ -69,6 +69,23 @@ func (a *app) validate(ctx context.Context, path string, connect bool) error {
 		if err := p.Connect(ctx); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		if err := a.tellChanges(ctx, path, spec, p); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// tellChanges says how the tables differ from their sinks' SQL.
+func (a *app) tellChanges(ctx context.Context, path string, spec *config.Spec, p *pipeline.Pipeline) error {
+	for _, name := range spec.Sinks.Names {
+		changes, err := p.Changes(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			fmt.Fprintf(a.out, "%s: sink %s: table %s: %s\n", path, name, spec.Sinks.By[name].Iceberg.Table, c)
+		}
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ var keys = map[string]key{
 	"sinks.*.iceberg.partition_by": {doc: "For a table that is made: [\"day(seen)\", country, \"bucket(16, id)\"]. identity, bucket(n, c), truncate(n, c), year, month, day, hour."},
 	"sinks.*.iceberg.sort_by":      {doc: "Columns by which rows are sorted inside of files; desc behind a column for falling order."},
 	"sinks.*.iceberg.branch":       {doc: "The branch to append to. Default main."},
-	"sinks.*.iceberg.evolve":       {doc: "What a changed SELECT may do to the table: none.", values: "none"},
+	"sinks.*.iceberg.evolve":       {doc: "What a changed SELECT, or a newer schema of a registry, may do to the table. none (default): nothing. add: new columns. widen: that, and wider types.", values: "none add widen"},
 	"sinks.*.iceberg.properties":   {doc: "Properties of a table that is made, such as write.parquet.compression-codec; format-version 2 or 3."},
 	"maintenance":                  {doc: "What keeps tables and checkpoint small. On by default."},
 	"maintenance.keep_snapshots":   {doc: "So many of the newest snapshots are kept. Default 100."},

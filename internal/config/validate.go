@@ -421,13 +421,7 @@ func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {
 	if strings.HasPrefix(i.Branch, "frazil-") {
 		p.fail(path+".branch", "%q: names that begin with frazil- are those of Frazil's own tags", i.Branch)
 	}
-	switch i.Evolve {
-	case "", "none":
-	case "add", "widen":
-		p.fail(path+".evolve", "schema evolution comes with a later version; use none, and change the table by hand")
-	default:
-		p.fail(path+".evolve", "%q is not none", i.Evolve)
-	}
+	p.one(path+".evolve", &i.Evolve, "none", "add", "widen")
 	if v := i.Properties["format-version"]; v != "" && v != "2" && v != "3" {
 		p.fail(path+".properties", "format-version %q is not 2 or 3", v)
 	}

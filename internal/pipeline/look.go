@@ -10,6 +10,7 @@ import (
 	"github.com/apache/iceberg-go/catalog"
 
 	"github.com/frazil-io/frazil/internal/kafka"
+	"github.com/frazil-io/frazil/internal/sink"
 )
 
 // Connect asks every server of the spec: brokers and topics, catalogs, the
@@ -52,6 +53,19 @@ func (p *Pipeline) connectCatalog(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
+}
+
+// Changes is how a sink's table differs from the rows of its SQL; nothing where
+// there is no table yet.
+func (p *Pipeline) Changes(ctx context.Context, name string) ([]sink.Change, error) {
+	t, err := p.Table(ctx, name)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.Changes(), nil
 }
 
 // connectTable checks that a sink's table, where it exists, fits its SQL.

@@ -307,7 +307,7 @@ func (p *Pipeline) sinkOptions(name string) sink.Options {
 		format = 3
 	}
 	return sink.Options{
-		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, Committed: p.committed[name], PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format,
+		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, Committed: p.committed[name], PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format, Evolve: sink.Evolve(i.Evolve),
 		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
 		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
 	}
@@ -358,6 +358,7 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		if tables[name], err = p.patiently(ctx, stop, name); err != nil {
 			return nil, err
 		}
+		p.tellChanges(name, tables[name])
 	}
 	return p.driver(cp, tables, startTimeout)
 }
@@ -400,6 +401,17 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 		rooms = p.opts.Rooms(rooms)
 	}
 	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+}
+
+// tellChanges logs how a sink's table differs from its SQL.
+func (p *Pipeline) tellChanges(name string, t *sink.Table) {
+	for _, c := range t.Changes() {
+		if c.Kind == sink.ChangeAbsent {
+			p.log.Warn("the table has a column that the SQL does not give; new rows have NULL there", "sink", name, "table", p.spec.Sinks.By[name].Iceberg.Table, "column", c.Column)
+			continue
+		}
+		p.log.Info("the first rows will change the table's schema", "sink", name, "table", p.spec.Sinks.By[name].Iceberg.Table, "change", c.String())
+	}
 }
 
 // committed returns the sinks to whose tables the pipeline has committed, as its
