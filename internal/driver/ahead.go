@@ -45,7 +45,7 @@ func (a *ahead) drop() {
 // The work has all that it needs from here: beside it the driver goes on.
 func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared) *ahead {
 	stop := stopOf(ctx)
-	if stop.Err() != nil || d.anyLags(p) || d.opts.Trigger.AvailableNow && d.until == nil {
+	if stop.Err() != nil || d.anyLags(p) || d.outdated() || d.opts.Trigger.AvailableNow && d.until == nil {
 		return &ahead{}
 	}
 	sinks, predicted := d.predict(p, ready)
@@ -56,7 +56,7 @@ func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared)
 	committing, hurry := context.WithCancel(within)
 	a := &ahead{cancel: cancel, hurry: hurry}
 	f := planner.Facts{
-		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.Position(), Last: p.Time, Writer: d.opts.Writer, Sinks: sinks,
+		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.Position(), Last: p.Time, Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks,
 	}
 	policy := planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.opts.Trigger.AvailableNow}
 	tags, pause := d.tags(), d.due()
@@ -135,12 +135,17 @@ func (d *Driver) keepAhead(ctx context.Context, ready *prepared, outcome []*outc
 	}
 	for _, s := range d.sinks {
 		if s.before.Hash != ready.predicted[s.Name] {
-			d.background(func() { d.discard(ctx, ready.attempt, d.sinks) })
-			d.log.Info("work that ran ahead is dropped: another attempt was committed", "batch", ready.plan.Batch)
+			d.dropAhead(ctx, ready, "another attempt was committed")
 			return nil
 		}
 	}
 	ready.plan.Outcome = outcomes(outcome)
 	d.watch.Listed(ready.plan.Time, ready.listing.lag)
 	return ready
+}
+
+// dropAhead lets go of work that ran ahead and will not be used.
+func (d *Driver) dropAhead(ctx context.Context, ready *prepared, reason string) {
+	d.background(func() { d.discard(ctx, ready.attempt, d.sinks) })
+	d.log.Info("work that ran ahead is dropped", "batch", ready.plan.Batch, "reason", reason)
 }

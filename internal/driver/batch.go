@@ -84,6 +84,11 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
+		if len(lacking) > 0 {
+			if err := d.use(ctx, p); err != nil {
+				return nil, nil, err
+			}
+		}
 		ready, err := d.prepare(ctx, p, lacking, d.tags())
 		if err == nil {
 			kafka.over()
@@ -153,6 +158,9 @@ func (d *Driver) seizes(p *batch.Plan, lacking []*sink) bool {
 // revision can land there any more.
 func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink) (*batch.Plan, error) {
 	q := d.revision(p, lacking)
+	if d.changed(p, lacking) && d.rooms.Readers != nil { // what failed may have failed for its schemas
+		q.Readers = maps.Clone(d.rooms.Readers.Newest())
+	}
 	err := d.retry(ctx, "the dimension tables", func() (err error) { q.Versions, err = d.rooms.Executor.Pin(ctx); return err })
 	if err != nil {
 		return nil, err

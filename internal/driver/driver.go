@@ -48,6 +48,7 @@ type Rooms struct {
 	Executor   Executor
 	Sinks      []Sink // in the order of the spec
 	Checkpoint Checkpoint
+	Readers    Readers // nil: no source has a registry
 	Clock      Clock
 	Tasks      Tasks
 	// NewID returns a random id that no other call returns.
@@ -123,6 +124,8 @@ type Driver struct {
 	planned   *listing // of the newest plan; nil when it is told, or was found
 
 	lastOutcome []batch.Outcome
+
+	readersAfter time.Time // before this, newer reader schemas are not tried again
 
 	absent planner.Absences
 	unread map[batch.TopicPartition]bool // it was said that the spec does not read them
@@ -242,6 +245,10 @@ func (d *Driver) drive(ctx context.Context) error {
 			return fmt.Errorf("batch %d: %w", plan.Batch, err)
 		}
 		plan, ready = nil, nil
+		if ahead != nil && d.outdated() {
+			d.dropAhead(ctx, ahead, "there are newer reader schemas")
+			ahead = nil
+		}
 		if ahead != nil && stopOf(ctx).Err() == nil {
 			if err := d.append(ctx, ahead.plan); err != nil {
 				return err

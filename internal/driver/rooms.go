@@ -45,6 +45,19 @@ type Source interface {
 	Publish(end batch.Offsets)
 }
 
+// Readers are the schemas whose columns records become, by source, for the sources
+// that have a registry. A plan names their ids, and is executed with them alone.
+type Readers interface {
+	// Current are the ids of the schemas that the rooms read with.
+	Current() map[string]int32
+	// Newest are those that the next plan is to take. It neither asks nor waits.
+	Newest() map[string]int32
+	// Use makes source, executor and tables those of other schemas; a source that
+	// ids lack keeps its own. Nothing else uses the rooms meanwhile. With an error
+	// they are as they were. batch.ErrInvalid: the SQL or a table does not fit them.
+	Use(ctx context.Context, ids map[string]int32) error
+}
+
 // Executor runs the SQL of the sinks.
 type Executor interface {
 	// Pin returns the version of each dimension table that the next plan uses.

@@ -37,6 +37,7 @@ type proc struct {
 	spec     [simSinks]int
 	onLoss   bool
 	exec     *simExecutor
+	reader   int32 // the schema that its rooms read with
 	poisoned int
 	plan     *batch.Plan // the newest it logged or found
 	inc      batch.Incarnation
@@ -200,7 +201,7 @@ func (p *proc) newer(st *batch.Stamp) bool { return p.inc.Newer(st.Incarnation, 
 
 func (p *proc) start() {
 	w := p.w
-	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss}
+	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss, reader: w.schema}
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms, opts := p.rooms()
@@ -220,7 +221,7 @@ func (p *proc) start() {
 func (p *proc) rooms() (driver.Rooms, driver.Options) {
 	w := p.w
 	rooms := driver.Rooms{
-		Source: simSource{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, simPipelines[p.pipe]), p},
+		Source: simSource{p}, Readers: simReaders{p}, Executor: p.exec, Checkpoint: simCheckpoint{checkpoint.New(simStore{p}, simPipelines[p.pipe]), p},
 		Clock: p, Tasks: p, NewID: func() string { p.ids++; return fmt.Sprintf("p%d.%d.%d", p.id, p.runs, p.ids) },
 		Alive: func(wr batch.Writer) bool {
 			return w.procs[wr.PID].alive && wr.ID == fmt.Sprintf("w%d.%d", wr.PID, w.procs[wr.PID].runs)

@@ -152,6 +152,24 @@ func (s simSource) Ahead(_ context.Context, from batch.Offsets, available []batc
 
 func (s simSource) Publish(batch.Offsets) {}
 
+// simReaders is driver.Readers.
+type simReaders struct{ p *proc }
+
+func (r simReaders) Current() map[string]int32 { return map[string]int32{simRelation: r.p.reader} }
+func (r simReaders) Newest() map[string]int32  { return map[string]int32{simRelation: r.p.w.schema} }
+
+func (r simReaders) Use(_ context.Context, ids map[string]int32) error {
+	r.p.io("use schema %d", ids[simRelation])
+	if err := r.p.flaky("use a schema"); err != nil {
+		return err
+	}
+	if r.p.reading > 0 {
+		r.p.w.fail("read twice", "process %d takes schema %d while it reads", r.p.id, ids[simRelation])
+	}
+	r.p.reader = ids[simRelation]
+	return nil
+}
+
 // simExecutor is driver.Executor. Sink 0 keeps a sum for each key: what this
 // process holds in memory is what it writes, so state that was merged twice, or
 // kept though another attempt won, shows in the table's changelogs.
@@ -175,6 +193,10 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 ) (map[string]batch.Result, error) {
 	w := e.p.w
 	results := map[string]batch.Result{}
+	if id := job.Plan.Readers[simRelation]; id != e.p.reader {
+		w.fail("wrong schema", "plan %d.r%d was made with schema %d, this driver reads with %d", job.Plan.Batch, job.Plan.Revision, id, e.p.reader)
+	}
+	w.read = append(w.read, reading{job.Plan.Batch, e.p.reader})
 	for _, s := range job.Sinks {
 		i := sinkIndex(s)
 		if sp := job.Plan.Sink(s); sp.Hash != specHash(e.p.spec[i]) {

@@ -82,6 +82,7 @@ type simConfig struct {
 	stale, remake, standby, joins, latest    bool
 	interval                                 time.Duration // of the trigger
 	deploy                                   bool          // the spec changes without need
+	schemas                                  bool          // newer schemas are registered
 	shared                                   bool          // another pipeline writes into the same tables
 	sparse                                   bool          // sink 1 seldom has rows
 	backlog                                  int           // records of each partition at the beginning, above two
@@ -228,6 +229,8 @@ type world struct {
 	cfg      simConfig
 	now      time.Time
 	topicID  int
+	read     []reading                       // what was executed, and how
+	schema   int32                           // the newest one of the registry
 	deleted  bool                            // there is no topic now
 	parts    map[string]map[int32]*partition // by topic id
 	listed   []batch.Available               // an older listing, that a stale answer repeats
@@ -265,10 +268,16 @@ type world struct {
 	bad       *violation
 }
 
+// reading is one execution of a batch with a schema.
+type reading struct {
+	batch  batch.ID
+	schema int32
+}
+
 func newWorld(c *chooser, cfg simConfig) *world {
 	w := &world{
 		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
-		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1}, latest: cfg.latest,
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1}, schema: 1, latest: cfg.latest,
 	}
 	w.makeTopic()
 	for i := range cfg.tables {
@@ -702,3 +711,9 @@ var (
 	errExists   = objstore.ErrExists
 	errNotFound = objstore.ErrNotFound
 )
+
+// register brings a newer schema to the registry.
+func (w *world) register() {
+	w.schema++
+	w.note("registry: schema %d", w.schema)
+}

@@ -41,7 +41,7 @@ func (w *world) event() {
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
-		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2) {
+		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2, b(c.schemas, 3)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -99,6 +99,8 @@ func (w *world) event() {
 		w.note("kafka: the topic is deleted")
 	case 22:
 		w.procs[w.cur].terminate()
+	case 23:
+		w.register()
 	}
 }
 
@@ -226,7 +228,7 @@ func vary(seed uint64) simConfig {
 		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%2), steps: 60 + int(seed/4%5)*60, delays: int(seed/20%3) * 3,
 		poison: seed/3%2 == 0, foreign: seed/5%2 == 0, retention: seed/7%3 == 0, loss: seed/11%3 == 0, rewind: seed/13%3 == 0,
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
-		shared: seed/37%4 == 0, deploy: seed/41%3 == 0,
+		shared: seed/37%4 == 0, deploy: seed/41%3 == 0, schemas: seed/43%3 == 0,
 		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
 		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0,
 	}
@@ -242,7 +244,7 @@ func lagging(uint64) simConfig {
 // way: all that can be in the log and in the tables of one batch.
 func revising(seed uint64) simConfig {
 	return simConfig{
-		tables: 2, drivers: 2, steps: 300, delays: 6, retention: true, poison: true, deploy: true, sparse: seed%2 == 0,
+		tables: 2, drivers: 2, steps: 300, delays: 6, retention: true, poison: true, deploy: true, schemas: true, sparse: seed%2 == 0,
 		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6,
 	}
 }
@@ -305,10 +307,10 @@ func TestSimulationExhaustive(t *testing.T) {
 	runs := 0
 	for _, cfg := range []simConfig{
 		{tables: 1, drivers: 2, steps: 60, delays: 1},
-		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true},
+		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true, schemas: true},
 	} {
 		for i := range 60 {
-			for v := 1; v <= 22; v++ {
+			for v := 1; v <= 23; v++ {
 				runs += deviate(t, cfg, map[int]int{i: v})
 			}
 			if t.Failed() {

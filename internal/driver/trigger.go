@@ -133,8 +133,11 @@ func (d *Driver) nextBatch() batch.ID {
 // freeze plans what follows the newest plan, whose outcome the sinks' facts say.
 // confirmed: a listing before this one said that records are lost.
 func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error) {
+	if err := d.refresh(ctx); err != nil {
+		return nil, err
+	}
 	last, sinks := d.last, d.sinkFacts()
-	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed}
+	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed}
 	if last != nil {
 		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.Position()
 		f.CaughtUp = last.CatchesUp()

@@ -1,0 +1,87 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// readersEvery is the pause before newer reader schemas are tried again, where
+// something that they need did not answer. Meanwhile the pipeline goes on with
+// those that it has.
+const readersEvery = 5 * time.Second
+
+// readers are the reader schemas that the rooms read with, for a plan.
+func (d *Driver) readers() map[string]int32 {
+	if d.rooms.Readers == nil {
+		return nil
+	}
+	return maps.Clone(d.rooms.Readers.Current())
+}
+
+// others says whether ids name another schema than the rooms read with. A source
+// that they do not name, as in a plan that is older than its registry, has no
+// other one.
+func (d *Driver) others(ids map[string]int32) bool {
+	if d.rooms.Readers == nil {
+		return false
+	}
+	for source, id := range d.rooms.Readers.Current() {
+		if want, ok := ids[source]; ok && want != id {
+			return true
+		}
+	}
+	return false
+}
+
+// use makes the rooms read with the schemas of a plan that is to be executed:
+// whatever was registered since, it gives the rows that it gave before.
+func (d *Driver) use(ctx context.Context, p *batch.Plan) error {
+	if !d.others(p.Readers) {
+		return nil
+	}
+	d.log.Info("the batch is read with the schemas that its plan names", "batch", p.Batch, "readers", p.Readers)
+	err := d.retry(ctx, "the schema registry", func() error { return d.change(ctx, p.Readers) })
+	if err != nil {
+		return fmt.Errorf("read with the schemas of the plan: %w", err)
+	}
+	return nil
+}
+
+// refresh takes newer reader schemas for the next plan. Where something that they
+// need does not answer the next plan goes without.
+func (d *Driver) refresh(ctx context.Context) error {
+	if !d.outdated() {
+		return nil
+	}
+	newest := d.rooms.Readers.Newest()
+	err := d.change(ctx, newest)
+	switch {
+	case errors.Is(err, batch.ErrUnavailable):
+		d.log.Warn("there are newer reader schemas, which cannot be used yet", "readers", newest, "error", err)
+		d.readersAfter = d.rooms.Clock.Now().Add(readersEvery)
+		return nil
+	case err != nil:
+		return fmt.Errorf("take the newest reader schemas: %w", err)
+	}
+	d.log.Info("records are read with newer schemas from here", "readers", newest)
+	return nil
+}
+
+// outdated says whether the next plan is to take newer reader schemas.
+func (d *Driver) outdated() bool {
+	return d.rooms.Readers != nil && !d.rooms.Clock.Now().Before(d.readersAfter) && d.others(d.rooms.Readers.Newest())
+}
+
+// change makes the rooms read with other schemas. Nothing uses them meanwhile.
+func (d *Driver) change(ctx context.Context, ids map[string]int32) error {
+	for _, t := range d.behind {
+		t.wait()
+	}
+	d.behind = nil
+	return d.rooms.Readers.Use(ctx, ids)
+}
