@@ -23,13 +23,20 @@ func (p *Pipeline) Memory(ctx context.Context) (parts map[string]int64, budget i
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	parts["go"] = int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
-	if n, err := p.exec.MemoryBytes(ctx); err == nil {
+	if n, err := p.memoryOfDuckDB(ctx); err == nil {
 		parts["duckdb"] = n
 	}
 	if resident := residentBytes(); resident > 0 {
 		parts["other"] = max(0, resident-parts["go"]-parts["duckdb"])
 	}
 	return parts, int64(p.spec.Memory)
+}
+
+// memoryOfDuckDB holds the executor as it is while it is asked.
+func (p *Pipeline) memoryOfDuckDB(ctx context.Context) (int64, error) {
+	p.rooms.RLock()
+	defer p.rooms.RUnlock()
+	return p.exec.MemoryBytes(ctx)
 }
 
 // residentBytes is the process's resident memory on Linux, 0 elsewhere.

@@ -55,18 +55,22 @@ type Options struct {
 type Pipeline struct {
 	spec *config.Spec
 	opts Options
-	exec *exec.Executor
+	// registries are those of sources, by name, where a source's format has one.
+	registries map[string]*registry.Client
+	dimensions []exec.Table
+	readers    *readers // nil: no source has a registry, or nothing runs
+
+	// rooms guards what is made for one set of reader schemas.
+	rooms   sync.RWMutex
+	schemas map[string]decode.Schema // of sources, by name, where a source's format has one
+	exec    *exec.Executor
+	source  *source.Source
 	// fields are the columns of sources and tables, by name.
 	fields map[string][]arrow.Field
-	// registries and schemas are those of sources, by name, where a source's
-	// format has them.
-	registries map[string]*registry.Client
-	schemas    map[string]decode.Schema
 
 	mu       sync.Mutex
 	records  *checkpoint.Checkpoint
 	catalogs map[string]*lake.Catalog
-	source   *source.Source
 	tables   map[string]*sink.Table
 	log      *slog.Logger
 
@@ -81,16 +85,23 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	eo, err := p.execOptions(ctx)
+	for _, name := range spec.Sources.Names {
+		if err := p.findSchema(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range spec.Tables.Names {
+		d, err := p.dimension(ctx, name, spec.Tables.By[name])
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", name, err)
+		}
+		p.dimensions = append(p.dimensions, exec.Table{Name: name, Dimension: d})
+	}
+	eo, err := p.execOptions(p.schemas)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range eo.Sources {
-		p.fields[s.Name] = s.Fields
-	}
-	for _, t := range eo.Tables {
-		p.fields[t.Name] = t.Dimension.Fields()
-	}
+	p.noteFields(eo)
 	if p.exec, err = exec.New(ctx, eo); err != nil {
 		return nil, err
 	}
@@ -103,6 +114,15 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 		}
 	}
 	return p, nil
+}
+
+func (p *Pipeline) noteFields(o exec.Options) {
+	for _, s := range o.Sources {
+		p.fields[s.Name] = s.Fields
+	}
+	for _, t := range o.Tables {
+		p.fields[t.Name] = t.Dimension.Fields()
+	}
 }
 
 // Shares of `memory`: DuckDB's part, that of fetched bytes and decoded rows, and
@@ -128,7 +148,8 @@ func workers(memory int64) int {
 	return int(min(workersMax, int64(runtime.GOMAXPROCS(0)), max(1, memory/workerBytes)))
 }
 
-func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
+// execOptions are those of an executor for rows that are read with these schemas.
+func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, error) {
 	s := p.spec
 	o := exec.Options{
 		Workers: workers(int64(s.Memory)), MemoryBytes: int64(s.Memory) / shareOfDuckDB, TableBytes: int64(s.Memory) / shareOfTables,
@@ -139,10 +160,7 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	}
 	for _, name := range s.Sources.Names {
 		src := s.Sources.By[name]
-		if err := p.findSchema(ctx, name); err != nil {
-			return o, err
-		}
-		d, err := p.decoder(name)
+		d, err := p.decoder(name, schemas[name])
 		if err != nil {
 			return o, err
 		}
@@ -161,13 +179,7 @@ func (p *Pipeline) execOptions(ctx context.Context) (exec.Options, error) {
 	for _, name := range s.Sinks.Names {
 		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
 	}
-	for _, name := range s.Tables.Names {
-		d, err := p.dimension(ctx, name, s.Tables.By[name])
-		if err != nil {
-			return o, fmt.Errorf("table %s: %w", name, err)
-		}
-		o.Tables = append(o.Tables, exec.Table{Name: name, Dimension: d})
-	}
+	o.Tables = p.dimensions
 	return o, nil
 }
 
@@ -179,6 +191,9 @@ func (p *Pipeline) Query(sink string) *stream.Query { return p.exec.Query(sink) 
 
 // Close frees everything.
 func (p *Pipeline) Close() {
+	if p.readers != nil {
+		p.readers.close()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.source != nil {
@@ -236,24 +251,29 @@ func sqliteFile(c config.Catalog) (string, bool) {
 
 // Source opens the sources, once.
 func (p *Pipeline) Source() (*source.Source, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.rooms.Lock()
+	defer p.rooms.Unlock()
 	if p.source != nil {
 		return p.source, nil
 	}
-	var all []source.Options
-	for _, name := range p.spec.Sources.Names {
-		all = append(all, p.sourceOptions(name))
-	}
-	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource, Workers: workers(int64(p.spec.Memory))}
-	s, err := source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
-		p.log.Warn("record skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
-	})
+	s, err := p.newSource(p.schemas)
 	if err != nil {
 		return nil, err
 	}
 	p.source = s
 	return s, nil
+}
+
+// newSource opens the sources, whose records are read with these schemas.
+func (p *Pipeline) newSource(schemas map[string]decode.Schema) (*source.Source, error) {
+	var all []source.Options
+	for _, name := range p.spec.Sources.Names {
+		all = append(all, p.sourceOptions(name, schemas[name]))
+	}
+	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource, Workers: workers(int64(p.spec.Memory))}
+	return source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
+		p.log.Warn("record skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "reason", r.Reason)
+	})
 }
 
 func kafkaOptions(k *config.Kafka) kafka.Options {
@@ -267,7 +287,7 @@ func kafkaOptions(k *config.Kafka) kafka.Options {
 	return o
 }
 
-func (p *Pipeline) sourceOptions(name string) source.Options {
+func (p *Pipeline) sourceOptions(name string, reader decode.Schema) source.Options {
 	s := p.spec.Sources.By[name]
 	k := s.Kafka
 	return source.Options{
@@ -275,7 +295,7 @@ func (p *Pipeline) sourceOptions(name string) source.Options {
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
 		SkipBad: s.OnBadRecord == "skip", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
-		Decoder: func() (decode.Decoder, error) { return p.decoder(name) },
+		Decoder: func() (decode.Decoder, error) { return p.decoder(name, reader) },
 	}
 }
 
@@ -360,18 +380,23 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 		}
 		p.tellChanges(name, tables[name])
 	}
+	if len(p.current()) > 0 {
+		p.readers = newReaders(p, driver.WallClock{})
+	}
 	return p.driver(cp, tables, startTimeout)
 }
 
 // driver wires the rooms for the sinks whose tables these are.
 func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Table, timeout time.Duration) (*driver.Driver, error) {
-	src, err := p.Source()
-	if err != nil {
+	if _, err := p.Source(); err != nil {
 		return nil, err
 	}
 	rooms := driver.Rooms{
-		Source: src, Executor: p.exec, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
+		Source: sourceRoom{p}, Executor: execRoom{p}, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
 		NewID: uuid.NewString, Alive: alive,
+	}
+	if p.readers != nil {
+		rooms.Readers = p.readers
 	}
 	sources, err := plannerSources(p.spec)
 	if err != nil {
@@ -379,7 +404,7 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	}
 	for _, name := range p.spec.Sinks.Names {
 		if t := tables[name]; t != nil {
-			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.spec.SinkHash(name), Table: room{t}})
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Table: room{t}})
 		}
 	}
 	host, err := os.Hostname()

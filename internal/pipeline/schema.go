@@ -3,6 +3,8 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -90,12 +92,12 @@ func registryOptions(r *config.Registry) registry.Options {
 	return o
 }
 
-// decoder makes a decoder for a source whose schema was found.
-func (p *Pipeline) decoder(name string) (decode.Decoder, error) {
+// decoder makes a decoder for a source whose records are read with a schema.
+func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, error) {
 	s := p.spec.Sources.By[name]
-	o := decode.Options{Reader: p.schemas[name], Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing}
+	o := decode.Options{Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing}
 	if c := p.registries[name]; c != nil {
-		o.Schemas = schemas{c}
+		o.Schemas = schemas{c, p.readers}
 	}
 	var fields []arrow.Field
 	if s.Columns != "" {
@@ -116,7 +118,10 @@ func (p *Pipeline) decoder(name string) (decode.Decoder, error) {
 const schemaTimeout = 20 * time.Second
 
 // schemas are a registry's, for decoders.
-type schemas struct{ *registry.Client }
+type schemas struct {
+	*registry.Client
+	readers *readers // that hear of each; may be nil
+}
 
 // ByID implements decode.Schemas.
 func (s schemas) ByID(id int32) (decode.Schema, error) {
@@ -125,6 +130,9 @@ func (s schemas) ByID(id int32) (decode.Schema, error) {
 	found, err := s.Client.ByID(ctx, id)
 	if errors.Is(err, registry.ErrUnknown) {
 		return decode.Schema{}, decode.ErrUnknownSchema
+	}
+	if err == nil && s.readers != nil {
+		s.readers.meet(id)
 	}
 	return toDecode(found), err
 }
@@ -138,4 +146,23 @@ func toDecode(s registry.Schema) decode.Schema {
 		out.References[name] = toDecode(r)
 	}
 	return out
+}
+
+// sinkHash is the spec's hash of a sink, and of the schemas in files that its rows
+// depend on: a file that was changed is a changed spec. What a registry says is in
+// the plan instead.
+func (p *Pipeline) sinkHash(name string) string {
+	h := sha256.New()
+	files := false
+	for _, source := range p.spec.Sources.Names {
+		if s, ok := p.schemas[source]; ok && s.ID == 0 {
+			files = true
+			fmt.Fprintf(h, "%s %d %s\n", source, len(s.Text), s.Text)
+		}
+	}
+	if !files {
+		return p.spec.SinkHash(name)
+	}
+	fmt.Fprint(h, p.spec.SinkHash(name))
+	return hex.EncodeToString(h.Sum(nil))
 }

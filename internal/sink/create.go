@@ -40,7 +40,7 @@ func (t *Table) openOrCreate(ctx context.Context) (*table.Table, error) {
 	case !t.opts.Create:
 		return nil, fmt.Errorf("%w: table %s does not exist; create it, or set iceberg.create: true: %w", batch.ErrInvalid, t.opts.Table, err)
 	}
-	schema, err := icebergSchema(t.rows, t.opts.FormatVersion)
+	schema, err := icebergSchema(t.sqlRows(), t.opts.FormatVersion)
 	if err != nil {
 		return nil, err
 	}

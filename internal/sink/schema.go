@@ -30,18 +30,18 @@ type layout struct {
 }
 
 // check makes sure that the SQL's rows fit the table, and that the table is
-// divided and sorted as the spec says, where it says so.
-func (t *Table) check(tbl *table.Table) error {
-	l, err := t.layout(tbl.Metadata())
+// divided and sorted as the spec says, where it says so. It returns how the table
+// differs from them otherwise.
+func (t *Table) check(tbl *table.Table, rows *arrow.Schema) ([]Change, error) {
+	l, err := t.layout(tbl.Metadata(), rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t.changes = l.changes
 	var wrong []string
 	if len(t.opts.PartitionBy) > 0 {
 		want, err := partitionSpec(l.table, t.opts.PartitionBy)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if got, want := partitionTerms(l.table, tbl.Spec()), partitionTerms(l.table, want); got != want {
 			wrong = append(wrong, fmt.Sprintf("it is partitioned by [%s], and partition_by says [%s]", got, want))
@@ -50,17 +50,17 @@ func (t *Table) check(tbl *table.Table) error {
 	if len(t.opts.SortBy) > 0 {
 		want, err := sortOrder(l.table, t.opts.SortBy)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if got, want := sortTerms(l.table, tbl.SortOrder()), sortTerms(l.table, want); got != want {
 			wrong = append(wrong, fmt.Sprintf("it is sorted by [%s], and sort_by says [%s]", got, want))
 		}
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%w: table %s exists and is not as the spec says; change the table with another engine, or the spec, or leave the key out:\n  %s",
+		return nil, fmt.Errorf("%w: table %s exists and is not as the spec says; change the table with another engine, or the spec, or leave the key out:\n  %s",
 			batch.ErrInvalid, t.opts.Table, strings.Join(wrong, "\n  "))
 	}
-	return nil
+	return l.changes, nil
 }
 
 // partitionTerms writes a spec as partition_by has it.
@@ -107,7 +107,7 @@ func term(schema *iceberg.Schema, tr iceberg.Transform, source int) string {
 // layout matches columns by name. The ids come from the table: those of a schema
 // that was only proposed are others, and columns would change places. Where
 // Options.Evolve allows it, the table's schema grows to take the SQL's rows.
-func (t *Table) layout(meta table.Metadata) (*layout, error) {
+func (t *Table) layout(meta table.Metadata, rows *arrow.Schema) (*layout, error) {
 	invalid := func(err error) error {
 		return fmt.Errorf("%w: the schema of table %s: %w", batch.ErrInvalid, t.opts.Table, err)
 	}
@@ -117,7 +117,7 @@ func (t *Table) layout(meta table.Metadata) (*layout, error) {
 		return nil, invalid(err)
 	}
 	f := &fitting{how: t.opts.Evolve, version: meta.Version(), last: meta.LastColumnID(), frozen: types, held: held}
-	fields, from := f.fields("", current.Fields(), t.rows.Fields())
+	fields, from := f.fields("", current.Fields(), rows.Fields())
 	if len(f.wrong) > 0 {
 		return nil, fmt.Errorf("%w: table %s does not fit the sink's SQL:\n  %s", batch.ErrInvalid, t.opts.Table, strings.Join(f.wrong, "\n  "))
 	}

@@ -91,13 +91,15 @@ type Table struct {
 	opts    Options
 	catalog *lake.Catalog
 	ident   table.Identifier
-	rows    *arrow.Schema // of the SQL
 	now     func() time.Time
 	log     *slog.Logger
 	tag     string
 	fs      files
 	openFS  func(*table.Table) (iceio.IO, error) // with the context of Open
-	changes []Change                             // to the table as it was opened
+
+	shape   sync.Mutex    // guards rows and changes
+	rows    *arrow.Schema // of the SQL
+	changes []Change      // to the table as it was when rows came
 
 	mu        sync.Mutex
 	manifests map[int64][]iceberg.ManifestFile // of snapshots that were committed here
@@ -124,15 +126,44 @@ func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, n
 	if err != nil {
 		return nil, err
 	}
-	if err := t.check(tbl); err != nil {
+	if t.changes, err = t.check(tbl, rows); err != nil {
 		return nil, err
 	}
 	return t, t.openFiles(tbl)
 }
 
+// Fit checks the table against other rows of the sink's SQL, as Open does. adopt
+// makes them its rows; no writer may be open then.
+func (t *Table) Fit(ctx context.Context, rows *arrow.Schema) (adopt func(), err error) {
+	tbl, err := t.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := t.check(tbl, rows)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		t.shape.Lock()
+		defer t.shape.Unlock()
+		t.rows, t.changes = rows, changes
+	}, nil
+}
+
+// sqlRows are the columns of the SQL.
+func (t *Table) sqlRows() *arrow.Schema {
+	t.shape.Lock()
+	defer t.shape.Unlock()
+	return t.rows
+}
+
 // Changes are the differences between the table, as it was opened, and the rows of
 // the sink's SQL. The first commit with rows makes those that change the table.
-func (t *Table) Changes() []Change { return t.changes }
+func (t *Table) Changes() []Change {
+	t.shape.Lock()
+	defer t.shape.Unlock()
+	return t.changes
+}
 
 // openFiles opens the table's file system. iceberg-go would do it for each use.
 func (t *Table) openFiles(tbl *table.Table) error {

@@ -31,7 +31,7 @@ func (t *Table) view(meta table.Metadata) (*View, error) {
 		v.branch = v.head
 	}
 	var err error
-	if v.layout, err = t.layout(meta); err != nil {
+	if v.layout, err = t.layout(meta, t.sqlRows()); err != nil {
 		return nil, err
 	}
 	if v.tagged != nil {

@@ -77,7 +77,7 @@ func (t *Table) Writer(ctx context.Context, attempt string) (*Writer, error) {
 	}
 	meta := tbl.Metadata()
 	w := &Writer{t: t, ctx: ctx, meta: meta, folder: t.attemptFolder(meta, attempt), open: map[string]*dataFile{}, nulls: map[int]bool{}}
-	if w.layout, err = t.layout(meta); err != nil {
+	if w.layout, err = t.layout(meta, t.sqlRows()); err != nil {
 		return nil, err
 	}
 	if w.parts, err = newPartitioner(meta, w.layout); err != nil {
