@@ -1,6 +1,9 @@
 package batch
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What a caller must do about a failure. A room wraps its own cause in exactly
 // one of these, and adds a kind only where a caller would act differently:
@@ -19,3 +22,8 @@ var (
 	// wrong. Fix it and start again.
 	ErrInvalid = errors.New("invalid")
 )
+
+// ErrOutdated is an ErrUnavailable: records were written with a newer schema than
+// the batch's plan has them read with, and the registry has one that fits them.
+// Read them with that.
+var ErrOutdated = fmt.Errorf("%w: read with an older schema than records were written with", ErrUnavailable)

@@ -73,7 +73,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			return nil, nil, err
 		}
 		if d.changed(p, lacking) || d.seizes(p, lacking) {
-			if p, err = d.revise(ctx, p, lacking); err != nil {
+			if p, err = d.revise(ctx, p, lacking, d.changed(p, lacking), "it was planned by another driver or for another spec"); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -84,15 +84,17 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
-		if len(lacking) > 0 {
-			if err := d.use(ctx, p); err != nil {
-				return nil, nil, err
-			}
-		}
-		ready, err := d.prepare(ctx, p, lacking, d.tags())
+		ready, err := d.prepareAs(ctx, p, lacking)
 		if err == nil {
 			kafka.over()
 			return p, ready, nil
+		}
+		if d.outgrew(p, err) {
+			d.log.Warn("the batch cannot be read with the schemas that its plan names", "batch", p.Batch, "error", err)
+			if p, err = d.revise(ctx, p, lacking, true, "there are newer reader schemas"); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
 		if errors.Is(err, batch.ErrUnavailable) {
 			// Look again before the next try: meanwhile the batch may be done, or
@@ -153,19 +155,20 @@ func (d *Driver) seizes(p *batch.Plan, lacking []*sink) bool {
 }
 
 // revise logs a revision of p: the same ranges with the specs that this driver
-// has. Tables that have the batch keep what they were made with. A revised
+// has, and with the newest reader schemas where it could not succeed as it was.
+// Tables that have the batch keep what they were made with. A revised
 // batch is committed in every lacking sink, empty if need be, so that no other
 // revision can land there any more.
-func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink) (*batch.Plan, error) {
+func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, newest bool, reason string) (*batch.Plan, error) {
 	q := d.revision(p, lacking)
-	if d.changed(p, lacking) && d.rooms.Readers != nil { // what failed may have failed for its schemas
+	if newest && d.rooms.Readers != nil {
 		q.Readers = maps.Clone(d.rooms.Readers.Newest())
 	}
 	err := d.retry(ctx, "the dimension tables", func() (err error) { q.Versions, err = d.rooms.Executor.Pin(ctx); return err })
 	if err != nil {
 		return nil, err
 	}
-	d.log.Info("this batch was planned by another driver or for another spec; revising it", "batch", q.Batch, "revision", q.Revision)
+	d.log.Info("this batch is revised", "batch", q.Batch, "revision", q.Revision, "reason", reason)
 	return q, d.append(ctx, q)
 }
 

@@ -23,14 +23,10 @@ func (d *Driver) readers() map[string]int32 {
 	return maps.Clone(d.rooms.Readers.Current())
 }
 
-// others says whether ids name another schema than the rooms read with. A source
-// that they do not name, as in a plan that is older than its registry, has no
-// other one.
-func (d *Driver) others(ids map[string]int32) bool {
-	if d.rooms.Readers == nil {
-		return false
-	}
-	for source, id := range d.rooms.Readers.Current() {
+// differ says whether ids name another schema than has does. A source that they do
+// not name, as in a plan that is older than its registry, has no other one.
+func differ(has, ids map[string]int32) bool {
+	for source, id := range has {
 		if want, ok := ids[source]; ok && want != id {
 			return true
 		}
@@ -38,10 +34,26 @@ func (d *Driver) others(ids map[string]int32) bool {
 	return false
 }
 
+// prepareAs prepares p for the sinks, with the schemas that it names.
+func (d *Driver) prepareAs(ctx context.Context, p *batch.Plan, sinks []*sink) (*prepared, error) {
+	if len(sinks) > 0 {
+		if err := d.use(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	return d.prepare(ctx, p, sinks, d.tags())
+}
+
+// outgrew says whether p failed for its reader schemas, or may have, and there are
+// newer ones.
+func (d *Driver) outgrew(p *batch.Plan, err error) bool {
+	return d.rooms.Readers != nil && (errors.Is(err, batch.ErrOutdated) || errors.Is(err, batch.ErrInvalid)) && differ(d.rooms.Readers.Newest(), p.Readers)
+}
+
 // use makes the rooms read with the schemas of a plan that is to be executed:
 // whatever was registered since, it gives the rows that it gave before.
 func (d *Driver) use(ctx context.Context, p *batch.Plan) error {
-	if !d.others(p.Readers) {
+	if d.rooms.Readers == nil || !differ(d.rooms.Readers.Current(), p.Readers) {
 		return nil
 	}
 	d.log.Info("the batch is read with the schemas that its plan names", "batch", p.Batch, "readers", p.Readers)
@@ -74,7 +86,7 @@ func (d *Driver) refresh(ctx context.Context) error {
 
 // outdated says whether the next plan is to take newer reader schemas.
 func (d *Driver) outdated() bool {
-	return d.rooms.Readers != nil && !d.rooms.Clock.Now().Before(d.readersAfter) && d.others(d.rooms.Readers.Newest())
+	return d.rooms.Readers != nil && !d.rooms.Clock.Now().Before(d.readersAfter) && differ(d.rooms.Readers.Current(), d.rooms.Readers.Newest())
 }
 
 // change makes the rooms read with other schemas. Nothing uses them meanwhile.

@@ -121,6 +121,9 @@ func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(
 				t.Control++
 				continue
 			}
+			if rec.schema > s.p.reader {
+				return t, fmt.Errorf("offset %d of %s: %w", o, r.TopicPartition, batch.ErrOutdated)
+			}
 			t.Data++
 			t.Rows++
 			b.Field(0).(*array.Int64Builder).Append(rec.id)

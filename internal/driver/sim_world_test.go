@@ -96,6 +96,7 @@ type record struct {
 	id     int64
 	key    int
 	hole   bool
+	schema int32          // it was written with; 0: the first one
 	to     [simSinks]bool // whose SQL lets it through
 	narrow bool           // the second spec filters it out
 	poison [simSinks]bool // a cast that fails under the sink's first spec; the second one rejects it
@@ -339,6 +340,9 @@ func (w *world) produce(p int32) {
 	w.ids++
 	r := record{id: w.ids, key: w.any(simKeys)}
 	r.narrow = w.cfg.deploy && w.any(3) == 2
+	if w.cfg.schemas && w.any(2) == 1 {
+		r.schema = w.schema
+	}
 	both, one := 8, 2
 	if w.cfg.sparse {
 		both, one = 2, 8
