@@ -199,44 +199,41 @@ func (p *Pipeline) fit(ctx context.Context, ex *exec.Executor) (adopt []func(), 
 	return adopt, nil
 }
 
-// A registry is asked for newer schemas so often, and sooner when a record comes
-// whose schema was not seen before, but never by a batch. One look may take as
-// long as lookTimeout.
+// A registry is asked for newer schemas so often, beside the batches. One look may
+// take as long as lookTimeout.
 const (
 	lookEvery   = 30 * time.Second
-	lookSoonest = 2 * time.Second // registries may lag behind what they gave to a producer
 	lookTimeout = 30 * time.Second
 )
 
 // readers follow the registries of a pipeline: driver.Readers.
 type readers struct {
-	p      *Pipeline
-	clock  driver.Clock
-	ask    func() // looks once
-	cancel context.CancelFunc
-	beside sync.WaitGroup
+	p       *Pipeline
+	clock   driver.Clock
+	follows []string // sources
+	look    func()   // asks for all of them
+	cancel  context.CancelFunc
+	beside  sync.WaitGroup
 
 	mu      sync.Mutex
 	newest  map[string]int32
 	looked  time.Time
 	looking bool
-	soon    bool           // a schema was met that was not known
-	met     map[int32]bool // schemas of records
+	met     map[writerSchema]bool // after which the registry was asked
+}
+
+// writerSchema is a schema that records of a source were written with.
+type writerSchema struct {
+	source string
+	id     int32
 }
 
 // newReaders follows the sources whose version is not fixed and of which every
 // sink that reads them may change its table. It asks nobody yet.
 func newReaders(p *Pipeline, clock driver.Clock) *readers {
-	r := &readers{p: p, clock: clock, newest: p.current(), looked: clock.Now(), met: map[int32]bool{}}
-	for _, id := range r.newest {
-		r.met[id] = true
-	}
-	follows := p.follows()
+	r := &readers{p: p, clock: clock, follows: p.follows(), newest: p.current(), looked: clock.Now(), met: map[writerSchema]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
-	if len(follows) > 0 {
-		r.ask = func() { r.look(ctx, follows) }
-	}
+	r.look, r.cancel = func() { r.ask(ctx) }, cancel
 	return r
 }
 
@@ -267,10 +264,9 @@ func (r *readers) Current() map[string]int32 { return r.p.current() }
 func (r *readers) Newest() map[string]int32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	since := r.clock.Now().Sub(r.looked)
-	if r.ask != nil && !r.looking && (since >= lookEvery || r.soon && since >= lookSoonest) {
-		r.looking, r.soon = true, false
-		r.beside.Go(r.ask)
+	if len(r.follows) > 0 && !r.looking && r.clock.Now().Sub(r.looked) >= lookEvery {
+		r.looking = true
+		r.beside.Go(r.look)
 	}
 	return maps.Clone(r.newest)
 }
@@ -280,36 +276,57 @@ func (r *readers) Use(ctx context.Context, ids map[string]int32) error {
 	return r.p.ReadWith(ctx, ids)
 }
 
-// meet notes the schema that a record was written with.
-func (r *readers) meet(id int32) {
+// meet is told of the schema with which a record was written that is read with
+// another one. batch.ErrOutdated: it is newer, and so is the registry's newest:
+// read with the older one, what is new in the record would be lost.
+func (r *readers) meet(ctx context.Context, w writerSchema, reader int32) error {
+	if !slices.Contains(r.follows, w.source) || w.id <= reader { // a registry counts up
+		return nil
+	}
+	r.mu.Lock()
+	asked := r.met[w]
+	r.mu.Unlock()
+	if !asked {
+		if err := r.askFor(ctx, w.source); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.soon = r.soon || !r.met[id]
-	r.met[id] = true
+	r.met[w] = true
+	if newest := r.newest[w.source]; newest != reader {
+		return fmt.Errorf("%w: a record of source %s was written with schema %d; it is read with schema %d, and the newest one is %d", batch.ErrOutdated, w.source, w.id, reader, newest)
+	}
+	return nil
 }
 
-// look asks for the newest schemas.
-func (r *readers) look(ctx context.Context, names []string) {
+// ask asks for the newest schemas.
+func (r *readers) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	found := map[string]int32{}
-	for _, name := range names {
-		s, err := r.p.readerSchema(ctx, name)
-		if err != nil {
+	for _, name := range r.follows {
+		if err := r.askFor(ctx, name); err != nil {
 			r.p.log.Debug("the registry did not say whether there is a newer schema; it is asked again", "source", name, "error", err)
-			continue
 		}
-		found[name] = s.ID
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for name, id := range found {
-		if was := r.newest[name]; was != id {
-			r.p.log.Info("the registry has another schema for a source", "source", name, "schema", id, "was", was)
-		}
-		r.newest[name] = id
-	}
 	r.looked, r.looking = r.clock.Now(), false
+}
+
+// askFor asks for the newest schema of a source.
+func (r *readers) askFor(ctx context.Context, source string) error {
+	s, err := r.p.readerSchema(ctx, source)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was := r.newest[source]; was != s.ID {
+		r.p.log.Info("the registry has another schema for a source", "source", source, "schema", s.ID, "was", was)
+	}
+	r.newest[source] = s.ID
+	return nil
 }
 
 // close ends a look and waits for its end.

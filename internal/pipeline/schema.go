@@ -97,7 +97,7 @@ func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, e
 	s := p.spec.Sources.By[name]
 	o := decode.Options{Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing}
 	if c := p.registries[name]; c != nil {
-		o.Schemas = schemas{c, p.readers}
+		o.Schemas = schemas{c, p.readers, name, reader.ID}
 	}
 	var fields []arrow.Field
 	if s.Columns != "" {
@@ -121,6 +121,8 @@ const schemaTimeout = 20 * time.Second
 type schemas struct {
 	*registry.Client
 	readers *readers // that hear of each; may be nil
+	source  string
+	reader  int32 // the schema with which its records are read
 }
 
 // ByID implements decode.Schemas.
@@ -132,7 +134,7 @@ func (s schemas) ByID(id int32) (decode.Schema, error) {
 		return decode.Schema{}, decode.ErrUnknownSchema
 	}
 	if err == nil && s.readers != nil {
-		s.readers.meet(id)
+		err = s.readers.meet(ctx, writerSchema{s.source, id}, s.reader)
 	}
 	return toDecode(found), err
 }
