@@ -79,6 +79,9 @@ func (t *Table) openOrCreate(ctx context.Context) (*table.Table, error) {
 func icebergSchema(rows *arrow.Schema, version int) (*iceberg.Schema, error) {
 	fields := make([]arrow.Field, 0, rows.NumFields())
 	for _, f := range rows.Fields() {
+		if reserved[strings.ToLower(f.Name)] {
+			return nil, fmt.Errorf("%w: column %q: %s", batch.ErrInvalid, f.Name, isReserved)
+		}
 		t, err := widened(f.Type, version)
 		if err != nil {
 			return nil, fmt.Errorf("column %q: %w", f.Name, err)

@@ -158,17 +158,21 @@ func (f *fitting) absent(path string, field *iceberg.NestedField) {
 	}
 }
 
-// reserved are names that Iceberg's engines give to columns of their own.
+// reserved are names that Iceberg's engines give to columns of their own. They have
+// _partition, too; but that is also Kafka's, under `metadata: true`.
 var reserved = map[string]bool{
 	"_file": true, "_pos": true, "_deleted": true, "_spec_id": true, "_row_id": true, "_last_updated_sequence_number": true,
 	"_change_type": true, "_change_ordinal": true, "_commit_snapshot_id": true,
 }
 
-// checkName says why a column cannot be made with a name, "" if it can.
-func checkName(name string) string {
+const isReserved = "Iceberg's engines have a column of this name themselves: give it another one with AS"
+
+// checkName says why a column, or a field at a path, cannot be added with a name,
+// "" if it can.
+func checkName(path, name string) string {
 	switch {
-	case reserved[strings.ToLower(name)]:
-		return "Iceberg's engines have a column of this name themselves: give it another one with AS"
+	case path == "" && reserved[strings.ToLower(name)]:
+		return isReserved
 	case strings.Contains(name, "."):
 		return "a dot in a name leads into a struct: give it another one with AS"
 	}
@@ -178,7 +182,7 @@ func checkName(name string) string {
 // add makes a field of the table for one of the SQL's that it lacks.
 func (f *fitting) add(path string, r arrow.Field) (field iceberg.NestedField, ok bool) {
 	gives := sqlName(r.Type)
-	switch todo := checkName(r.Name); {
+	switch todo := checkName(path, r.Name); {
 	case f.inKey:
 		f.differs(path+r.Name, "", gives, "the key of a map is not changed: leave it out")
 		return field, false
