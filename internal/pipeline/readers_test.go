@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -390,5 +392,48 @@ func TestLooksAreSeldom(t *testing.T) {
 	}
 	if err := errors.Join(r.meet(t.Context(), writerSchema{"orders", 1}, 2), r.meet(t.Context(), writerSchema{"orders", 7}, 2)); err != nil {
 		t.Errorf("an older record, and one of another subject: %v", err)
+	}
+}
+
+// TestSchemaFileIsPartOfTheSpec: an open batch is revised for a file that was
+// changed, as for any other change of the spec; not for what a registry says.
+func TestSchemaFileIsPartOfTheSpec(t *testing.T) {
+	s := newShop(t)
+	file := filepath.Join(s.dir, "order.avsc")
+	hash := func(source string) string {
+		spec, err := config.Parse("spec.yaml", fmt.Appendf(nil, `
+name: shop
+trigger: {interval: 0s}
+checkpoint: "%[1]s/checkpoint"
+catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
+sources:
+  orders: {kafka: {brokers: [%[2]q], topics: [orders], start: earliest}, format: avro, %[3]s}
+sinks:
+  all: {sql: SELECT id FROM orders, iceberg: {catalog: lake, table: a.orders}}
+`, s.dir, s.cluster.ListenAddrs()[0], source), func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := New(t.Context(), spec, Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		return p.sinkHash("all")
+	}
+	of := func(schema int) string {
+		if err := os.WriteFile(file, []byte(orders[schema]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return hash(fmt.Sprintf("schema_file: %q", file))
+	}
+	if one, two, again := of(1), of(2), of(1); one == two || one != again {
+		t.Errorf("the hashes are %s, %s with another file, and %s with the first one", one, two, again)
+	}
+	registry := fmt.Sprintf("registry: {url: %q}", s.registry.URL())
+	one := hash(registry)
+	s.register(2)
+	if two := hash(registry); one != two {
+		t.Error("a newer version in the registry is another spec")
 	}
 }

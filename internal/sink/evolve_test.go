@@ -621,3 +621,35 @@ func TestChangesAreTold(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestReservedNames: no table is made with a name that engines use themselves.
+func TestReservedNames(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.open(nil, columns(is("id", bigint), is("_File", bigint))); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), `column "_File": Iceberg's engines have a column of this name`) {
+		t.Errorf("%v", err)
+	}
+	nested := columns(is("id", bigint), is("s", arrow.StructOf(is("_file", bigint)))) // only columns are
+	if _, err := f.open(nil, nested); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFit: the rows of a SQL change while the pipeline runs.
+func TestFit(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.grows()
+	if _, err := tbl.Fit(t.Context(), columns(is("id", varchar))); !errors.Is(err, batch.ErrInvalid) {
+		t.Fatalf("rows that do not fit: %v", err)
+	}
+	more := columns(is("id", bigint), is("other", bigint))
+	adopt, err := tbl.Fit(t.Context(), more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.commit(tbl, "a1", f.like(broad, `[{"id":1,"more":"x"}]`)) // nothing was adopted yet
+	adopt()
+	f.commit(tbl, "a2", f.like(more, `[{"id":2,"other":5}]`))
+	if got, want := f.reads(), []string{`{"id":0,"more":null,"other":null}`, `{"id":1,"more":"x","other":null}`, `{"id":2,"more":null,"other":5}`}; !slices.Equal(got, want) {
+		t.Errorf("the table has %s, want %s", got, want)
+	}
+}
