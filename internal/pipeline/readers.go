@@ -49,8 +49,8 @@ func (r sourceRoom) Ahead(ctx context.Context, from batch.Offsets, available []b
 }
 
 // Read implements driver.Source.
-func (r sourceRoom) Read(ctx context.Context, ranges []batch.Range, emit func(arrow.RecordBatch) error) (batch.Tally, error) {
-	return r.now().Read(ctx, ranges, emit)
+func (r sourceRoom) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
+	return r.now().Read(ctx, ranges, emit, letters)
 }
 
 // Publish implements driver.Source.
@@ -65,7 +65,7 @@ func (r execRoom) Pin(ctx context.Context) (map[string]string, error) {
 }
 
 // Execute implements driver.Executor.
-func (r execRoom) Execute(ctx context.Context, job batch.Job, read func(emit func(arrow.RecordBatch) error) error,
+func (r execRoom) Execute(ctx context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error,
 	write func(sink string, rows arrow.RecordBatch) error,
 ) (map[string]batch.Result, error) {
 	return r.p.executor().Execute(ctx, job, read, write)
