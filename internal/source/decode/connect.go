@@ -460,10 +460,13 @@ func (l *leaf) decimal(s *scanner, c *decimal) error {
 	return appendUnscaled(s, c, at, value, int(scale))
 }
 
+// connectBytesMax is how many bytes a decimal may have: more than any column holds.
+const connectBytesMax = 64
+
 // appendUnscaled appends the integer in text, big-endian in two's complement and
 // in base64, divided by ten to the power of scale.
 func appendUnscaled(s *scanner, c *decimal, at int, text []byte, scale int) error {
-	if len(text) > base64.StdEncoding.EncodedLen(unscaledMax) {
+	if len(text) > base64.StdEncoding.EncodedLen(connectBytesMax) {
 		return s.failAt(at, "it is out of range for %s", c.t)
 	}
 	data, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
