@@ -170,8 +170,7 @@ func (c *varied) json(s *scanner, _ int) error {
 		return err
 	}
 	c.data = data
-	c.offsets = append(c.offsets, int32(len(c.data)))
-	c.push(true)
+	c.end()
 	return nil
 }
 
@@ -181,6 +180,11 @@ func (c *varied) append(v []byte) {
 		return
 	}
 	c.data = append(c.data, v...)
+	c.end()
+}
+
+// end makes what was appended to data a value.
+func (c *varied) end() {
 	c.offsets = append(c.offsets, int32(len(c.data)))
 	c.push(true)
 }
@@ -248,9 +252,14 @@ func (c *list) json(s *scanner, depth int) error {
 	if err := c.parse(c, s, depth); err != nil {
 		return err
 	}
+	c.end()
+	return nil
+}
+
+// end makes the elements that were appended a value.
+func (c *list) end() {
 	c.offsets = append(c.offsets, int32(c.elements.len()))
 	c.push(true)
-	return nil
 }
 
 func (c *list) null() {

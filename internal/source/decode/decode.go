@@ -122,10 +122,12 @@ func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
 			return newDebezium(columns, o)
 		}
 		return newJSON(columns, o)
+	case "protobuf":
+		return newProtobuf(o)
 	case "raw":
 		return newRaw(), nil
 	case "avro":
 		return newAvro(o)
 	}
-	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro or raw", batch.ErrInvalid, format)
+	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro, protobuf or raw", batch.ErrInvalid, format)
 }

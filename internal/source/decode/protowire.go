@@ -1,0 +1,568 @@
+package decode
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// protoDepthMax bounds the nesting of messages and groups, known or not: as much
+// as Protobuf's own libraries take.
+const protoDepthMax = 100
+
+// What a record may take beyond its bytes, in values of columns and bytes that are
+// read again: an element without fields has two bytes, and a NULL or zero for each
+// field that it could have; messages in parts inside of messages in parts are read
+// many times.
+const (
+	spareFree    = 4 << 20
+	sparePerByte = 4
+)
+
+// mergedKept bounds the buffer that is kept for messages in parts.
+const mergedKept = 1 << 20
+
+// protoWire reads the wire format of one record.
+type protoWire struct {
+	b     []byte
+	fixed int // where errors are, for a buffer that is not the record's; -1: where they are
+	spare int // of spareFree
+	order []int32
+	keep  []bool
+	json  protoJSON
+}
+
+func (d *protoWire) begin(value []byte) {
+	d.b, d.fixed, d.spare = value, -1, spareFree+sparePerByte*len(value)
+}
+
+// spend notes what the record takes beyond its bytes.
+func (d *protoWire) spend(n, at int) error {
+	if d.spare -= n; d.spare >= 0 {
+		return nil
+	}
+	err := &Error{Code: batch.CodeOversize, Reason: "the record takes too much: it has too many elements whose fields are absent, or messages in parts", Pos: at}
+	if d.fixed >= 0 {
+		err.Pos = d.fixed
+	}
+	return err
+}
+
+func (d *protoWire) fail(at int, format string, args ...any) error {
+	if d.fixed >= 0 {
+		at = d.fixed
+	}
+	return &Error{Code: batch.CodeDecode, Reason: fmt.Sprintf(format, args...), Pos: at}
+}
+
+// longVarint reads a varint of b before end; next is 0 where there is none.
+func longVarint(b []byte, i, end int) (v uint64, next int) {
+	for shift := uint(0); i < end && shift < 64; shift += 7 {
+		c := b[i]
+		i++
+		if c < 0x80 {
+			if shift == 63 && c > 1 {
+				return 0, 0
+			}
+			return v | uint64(c)<<shift, i
+		}
+		v |= uint64(c&0x7f) << shift
+	}
+	return 0, 0
+}
+
+func (d *protoWire) varint(i, end int) (v uint64, next int, err error) {
+	if i < end && d.b[i] < 0x80 {
+		return uint64(d.b[i]), i + 1, nil
+	}
+	v, next = longVarint(d.b, i, end)
+	if next != 0 {
+		return v, next, nil
+	}
+	if end-i >= 10 {
+		return 0, 0, d.fail(i, "a varint of more than 64 bits")
+	}
+	return 0, 0, d.fail(i, "the message ends inside a varint")
+}
+
+func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
+
+// block reads a length and returns where its bytes begin and end.
+func (d *protoWire) block(i, end int) (start, stop int, err error) {
+	n, start, err := d.varint(i, end)
+	if err != nil {
+		return 0, 0, err
+	}
+	if n > uint64(end-start) {
+		return 0, 0, d.fail(i, "a length of %d, where %d bytes are left", n, end-start)
+	}
+	return start, start + int(n), nil
+}
+
+// tag reads the number and the wire type of a field.
+func (d *protoWire) tag(i, end int) (number protowire.Number, wire protowire.Type, next int, err error) {
+	v, next, err := d.varint(i, end)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if n := v >> 3; n == 0 || n > uint64(protowire.MaxValidNumber) {
+		return 0, 0, 0, d.fail(i, "%d is no number of a field", n)
+	}
+	return protowire.Number(v >> 3), protowire.Type(v & 7), next, nil
+}
+
+// skip passes over a value.
+func (d *protoWire) skip(number protowire.Number, wire protowire.Type, i, end, depth int) (next int, err error) {
+	switch wire {
+	case protowire.VarintType:
+		_, next, err = d.varint(i, end)
+	case protowire.Fixed32Type:
+		next = i + 4
+	case protowire.Fixed64Type:
+		next = i + 8
+	case protowire.BytesType:
+		_, next, err = d.block(i, end)
+	case protowire.StartGroupType:
+		_, next, err = d.group(number, i, end, depth)
+	case protowire.EndGroupType:
+		return 0, d.fail(i, "the end of group %d, which did not begin", number)
+	default:
+		return 0, d.fail(i, "field %d has wire type %d, which there is not", number, wire)
+	}
+	if err == nil && next > end {
+		return 0, d.fail(i, "the message ends inside field %d", number)
+	}
+	return next, err
+}
+
+// group finds the end of a group: of its contents, and of its end tag.
+func (d *protoWire) group(number protowire.Number, i, end, depth int) (stop, next int, err error) {
+	if depth >= protoDepthMax {
+		return 0, 0, d.fail(i, "messages are nested more than %d deep", protoDepthMax)
+	}
+	start := i
+	for i < end {
+		stop = i
+		n, wire, next, err := d.tag(i, end)
+		if err != nil {
+			return 0, 0, err
+		}
+		if wire == protowire.EndGroupType {
+			if n != number {
+				return 0, 0, d.fail(i, "the end of group %d inside of group %d", n, number)
+			}
+			return stop, next, nil
+		}
+		if i, err = d.skip(n, wire, next, end, depth+1); err != nil {
+			return 0, 0, err
+		}
+	}
+	return 0, 0, d.fail(start, "group %d does not end", number)
+}
+
+// decode appends the message in the bytes from i to end.
+func (d *protoWire) decode(m *wireMessage, i, end, depth int) error {
+	n := m.node
+	if depth >= protoDepthMax {
+		return d.fail(i, "messages are nested more than %d deep", protoDepthMax)
+	}
+	row := n.rows()
+	n.object++
+	n.pending = 0
+	start := i
+	b := d.b
+	for i < end {
+		var number protowire.Number
+		var wire protowire.Type
+		var err error
+		if c := b[i]; c < 0x80 && c >= 8 {
+			number, wire = protowire.Number(c>>3), protowire.Type(c&7)
+			i++
+		} else if number, wire, i, err = d.tag(i, end); err != nil {
+			return err
+		}
+		var f *wireField
+		if int(number) < len(m.dense) {
+			f = m.dense[number]
+		} else if m.sparse != nil {
+			f = m.sparse[number]
+		}
+		switch {
+		case f == nil:
+			i, err = d.skip(number, wire, i, end, depth)
+		case f.repeated:
+			i, err = d.element(n, f, wire, i, end, depth)
+		default:
+			i, err = d.single(n, f, wire, i, end, depth, row)
+		}
+		if err != nil {
+			if f != nil {
+				return named(err, n.slots[f.slot].name)
+			}
+			return err
+		}
+	}
+	return d.finish(m, start, end, depth, row)
+}
+
+// single reads the value of a field that has one.
+func (d *protoWire) single(n *protoNode, f *wireField, wire protowire.Type, i, end, depth, row int) (int, error) {
+	if wire != f.wire {
+		return 0, d.mismatch(f, wire, i)
+	}
+	s := &n.slots[f.slot]
+	again := s.seen == n.object
+	s.seen = n.object
+	if s.oneof >= 0 && !again {
+		n.chosen(f.slot, row)
+	}
+	if s.node == nil && !s.cell.kind.message() {
+		if again {
+			s.column.cut(row)
+		}
+		return d.value(f, i, end)
+	}
+	start, stop, next, err := d.span(f, i, end, depth)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case again:
+		d.merge(n, s, start, stop)
+	case s.node != nil && s.node.whole: // a part alone may lack what is required
+		s.deferred, s.start, s.end = n.object, start, stop
+		n.pending++
+	default:
+		s.start, s.end = start, stop
+		err = d.into(f, start, stop, depth)
+	}
+	return next, err
+}
+
+// chosen notes that a oneof has another member, and takes back the one before.
+func (n *protoNode) chosen(slot, row int) {
+	o := &n.oneofs[n.slots[slot].oneof]
+	if o.object == n.object {
+		s := &n.slots[o.slot]
+		s.column.cut(row)
+		s.seen, s.deferred, s.merging = 0, 0, 0
+	}
+	*o = protoOneof{slot: slot, object: n.object}
+}
+
+// span finds the bytes of a message.
+func (d *protoWire) span(f *wireField, i, end, depth int) (start, stop, next int, err error) {
+	if f.wire == protowire.StartGroupType {
+		stop, next, err = d.group(f.number, i, end, depth+1)
+		return i, stop, next, err
+	}
+	start, stop, err = d.block(i, end)
+	return start, stop, stop, err
+}
+
+// into appends a message to its column.
+func (d *protoWire) into(f *wireField, i, end, depth int) error {
+	if f.sub != nil {
+		return d.decode(f.sub, i, end, depth+1)
+	}
+	return d.known(f.cell, i, end, depth+1)
+}
+
+// merge adds a part of a message. Parts one behind the other are the message.
+func (d *protoWire) merge(n *protoNode, s *protoSlot, start, stop int) {
+	if s.merging != n.object {
+		s.merging = n.object
+		s.merged = append(s.merged[:0], d.b[s.start:s.end]...)
+		if s.deferred != n.object {
+			n.pending++
+		}
+	}
+	s.merged = append(s.merged, d.b[start:stop]...)
+	s.start = start // errors are where its last part is
+}
+
+func (d *protoWire) mismatch(f *wireField, wire protowire.Type, i int) error {
+	if wire == 6 || wire == 7 || wire == protowire.EndGroupType {
+		_, err := d.skip(f.number, wire, i, len(d.b), 0)
+		return err
+	}
+	return d.fail(i, "field %d has wire type %d, and its type has %d; it was written with another schema", f.number, wire, f.wire)
+}
+
+// element reads a value of a field that has many, or a packed block of them.
+func (d *protoWire) element(n *protoNode, f *wireField, wire protowire.Type, i, end, depth int) (int, error) {
+	s := &n.slots[f.slot]
+	if s.node != nil || s.cell.kind.message() {
+		if wire != f.wire {
+			return 0, d.mismatch(f, wire, i)
+		}
+		start, stop, next, err := d.span(f, i, end, depth)
+		if err != nil {
+			return 0, err
+		}
+		if s.node != nil {
+			if err := d.spend(s.node.cells, i); err != nil {
+				return 0, err
+			}
+		}
+		return next, d.into(f, start, stop, depth)
+	}
+	if wire == f.wire {
+		return d.value(f, i, end)
+	}
+	if wire != protowire.BytesType || f.wire == protowire.BytesType {
+		return 0, d.mismatch(f, wire, i)
+	}
+	i, end, err := d.block(i, end)
+	for err == nil && i < end {
+		i, err = d.value(f, i, end)
+	}
+	return i, err
+}
+
+// value reads one value that is no message.
+func (d *protoWire) value(f *wireField, i, end int) (int, error) {
+	var v uint64
+	at := i
+	switch f.wire {
+	case protowire.VarintType:
+		if i < end && d.b[i] < 0x80 {
+			v = uint64(d.b[i])
+			i++
+		} else {
+			var err error
+			if v, i, err = d.varint(i, end); err != nil {
+				return 0, err
+			}
+		}
+		if f.form == formZigzag {
+			v = uint64(unzigzag(v))
+		}
+	case protowire.Fixed64Type:
+		if end-i < 8 {
+			return 0, d.fail(i, "the message ends inside of eight bytes")
+		}
+		v = binary.LittleEndian.Uint64(d.b[i:])
+		i += 8
+	case protowire.Fixed32Type:
+		if end-i < 4 {
+			return 0, d.fail(i, "the message ends inside of four bytes")
+		}
+		v = uint64(binary.LittleEndian.Uint32(d.b[i:]))
+		i += 4
+		switch f.form {
+		case formSigned:
+			v = uint64(int64(int32(v)))
+		case formWiden:
+			v = math.Float64bits(float64(math.Float32frombits(uint32(v))))
+		case formPlain, formZigzag:
+		}
+	default:
+		start, stop, err := d.block(i, end)
+		if err != nil {
+			return 0, err
+		}
+		if !f.cell.text(d.b[start:stop]) {
+			return 0, d.fail(start+invalidAt(d.b[start:stop]), "the string is not valid UTF-8")
+		}
+		return stop, nil
+	}
+	if f.names != nil && (!f.unsigned || v <= math.MaxInt32) && uint64(int64(int32(v))) == v {
+		f.cell.bytes.data = f.names.append(f.cell.bytes.data, int32(v))
+		f.cell.bytes.end()
+		return i, nil
+	}
+	if !f.cell.number(v, f.unsigned) {
+		if f.unsigned {
+			return 0, d.fail(at, "%d is out of range", v)
+		}
+		return 0, d.fail(at, "%d is out of range", int64(v))
+	}
+	return i, nil
+}
+
+// finish ends a message: what was put off is read, what is absent gets its value.
+func (d *protoWire) finish(m *wireMessage, start, end, depth, row int) error {
+	n := m.node
+	if n.pending > 0 {
+		if err := d.late(m, depth, row); err != nil {
+			return err
+		}
+	}
+	for _, f := range m.maps {
+		if err := d.unique(n, f, start, end, depth); err != nil {
+			return err
+		}
+	}
+	for i := range n.slots {
+		s := &n.slots[i]
+		if s.list != nil {
+			s.list.end()
+			continue
+		}
+		if s.seen == n.object {
+			continue
+		}
+		switch s.absent {
+		case absentNull, absentList:
+			s.column.null()
+		case absentDefault:
+			s.cell.absent(s.zero, s.text)
+		case absentError:
+			return d.fail(end, "field %q is required, and missing", s.name)
+		case absentEmpty:
+			if err := d.nothing(s, depth); err != nil {
+				return named(err, s.name)
+			}
+		}
+	}
+	switch {
+	case n.column != nil:
+		n.column.push(true)
+	case n.flag != nil:
+		n.flag.values = append(n.flag.values, 1)
+		n.flag.push(true)
+	}
+	return nil
+}
+
+// nothing appends a message of no bytes.
+func (d *protoWire) nothing(s *protoSlot, depth int) error {
+	if s.node != nil {
+		return d.decode(s.node.empty, 0, 0, depth+1)
+	}
+	return d.known(s.cell, 0, 0, depth+1)
+}
+
+// late reads the messages that were put off, and those in parts.
+func (d *protoWire) late(m *wireMessage, depth, row int) error {
+	n := m.node
+	for _, f := range m.fields {
+		if f.repeated {
+			continue
+		}
+		s := &n.slots[f.slot]
+		var err error
+		switch {
+		case s.merging == n.object:
+			s.column.cut(row)
+			b, fixed := d.b, d.fixed
+			if d.b = s.merged; fixed < 0 {
+				d.fixed = s.start
+			}
+			if err = d.spend(len(s.merged), 0); err == nil {
+				err = d.into(f, 0, len(s.merged), depth)
+			}
+			d.b, d.fixed = b, fixed
+			if cap(s.merged) > mergedKept {
+				s.merged = nil
+			}
+		case s.deferred == n.object:
+			err = d.into(f, s.start, s.end, depth)
+		}
+		if err != nil {
+			return named(err, s.name)
+		}
+	}
+	return nil
+}
+
+// unique takes those entries of a map back that a later one with the same key
+// replaces: where there are any, the message is read once more for the others.
+func (d *protoWire) unique(n *protoNode, f *wireField, i, end, depth int) error {
+	s := &n.slots[f.slot]
+	first := int(s.list.offsets[len(s.list.offsets)-1])
+	entries := s.node.rows() - first
+	if entries < 2 || !d.replaced(s.keys, first, entries) {
+		return nil
+	}
+	if err := d.spend(end-i, i); err != nil {
+		return err
+	}
+	s.node.column.cut(first)
+	for entry := 0; i < end; {
+		number, wire, next, err := d.tag(i, end)
+		if err != nil {
+			return err
+		}
+		if i, err = d.skip(number, wire, next, end, depth); err != nil {
+			return err
+		}
+		if number != f.number {
+			continue
+		}
+		if d.keep[entry] {
+			start, stop, _, err := d.span(f, next, end, depth)
+			if err != nil {
+				return err
+			}
+			keep := d.keep // of this map; a map inside of the value has its own
+			d.keep = nil
+			err = d.into(f, start, stop, depth)
+			d.keep = keep
+			if err != nil {
+				return named(err, s.name)
+			}
+		}
+		entry++
+	}
+	return nil
+}
+
+// fewEntries are compared each with each.
+const fewEntries = 8
+
+// replaced says whether keys are there twice, and notes in d.keep which entries
+// are the last of their key.
+func (d *protoWire) replaced(keys column, first, entries int) bool {
+	d.order = d.order[:0]
+	if entries <= fewEntries {
+		twice := false
+		for i := first; i < first+entries && !twice; i++ {
+			for j := i + 1; j < first+entries && !twice; j++ {
+				twice = compareKeys(keys, i, j) == 0
+			}
+		}
+		if !twice {
+			return false
+		}
+	}
+	for i := range entries {
+		d.order = append(d.order, int32(first+i))
+	}
+	slices.SortFunc(d.order, func(a, b int32) int {
+		return cmp.Or(compareKeys(keys, int(a), int(b)), cmp.Compare(a, b))
+	})
+	d.keep = append(d.keep[:0], make([]bool, entries)...)
+	twice := false
+	for i, at := range d.order {
+		last := i+1 == entries || compareKeys(keys, int(at), int(d.order[i+1])) != 0
+		d.keep[int(at)-first] = last
+		twice = twice || !last
+	}
+	return twice
+}
+
+// compareKeys orders two keys of a map.
+func compareKeys(keys column, i, j int) int {
+	switch c := keys.(type) {
+	case *fixed[int32]:
+		return cmp.Compare(c.values[i], c.values[j])
+	case *fixed[int64]:
+		return cmp.Compare(c.values[i], c.values[j])
+	case *fixed[uint64]:
+		return cmp.Compare(c.values[i], c.values[j])
+	case *boolean:
+		return cmp.Compare(c.values[i], c.values[j])
+	case *varied:
+		return bytes.Compare(c.data[c.offsets[i]:c.offsets[i+1]], c.data[c.offsets[j]:c.offsets[j+1]])
+	}
+	panic("decode: a map has keys that are no keys")
+}
