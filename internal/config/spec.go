@@ -118,6 +118,7 @@ type FormatOption struct {
 	UnknownFields string `yaml:"unknown_fields"`
 	Encoding      string `yaml:"encoding"`
 	Framing       string `yaml:"framing"`
+	Message       string `yaml:"message"`
 }
 
 // Dimension is a table to join with, pinned to one version for each batch.

@@ -155,12 +155,21 @@ func (p *parse) source(path, pipeline string, s *Source) {
 	case "avro":
 		p.schema(path, s)
 		p.framing(path, s)
-	case "protobuf", "csv":
-		p.fail(path+".format", "%s comes with a later version; use json, avro or raw", s.Format)
+	case "protobuf":
+		p.schema(path, s)
+		p.framing(path, s)
+		if s.Options.Framing == "single_object" {
+			p.fail(path+".options.framing", "single_object is Avro's; write registry or none")
+		}
+	case "csv":
+		p.fail(path+".format", "%s comes with a later version; use json, avro, protobuf or raw", s.Format)
 	case "":
-		p.fail(path, "format is missing; write json, avro or raw")
+		p.fail(path, "format is missing; write json, avro, protobuf or raw")
 	default:
-		p.fail(path+".format", "%q is not json, avro or raw", s.Format)
+		p.fail(path+".format", "%q is not json, avro, protobuf or raw", s.Format)
+	}
+	if s.Options.Message != "" && s.Format != "protobuf" {
+		p.fail(path+".options.message", "messages are Protobuf's; leave it out, or write format: protobuf")
 	}
 	if s.Format == "json" || s.Format == "raw" {
 		p.noSchema(path, s)
@@ -200,7 +209,7 @@ func (p *parse) schema(path string, s *Source) {
 func (p *parse) noSchema(path string, s *Source) {
 	for key, there := range map[string]bool{"registry": s.Registry != nil, "schema_file": s.SchemaFile != "", "options.framing": s.Options.Framing != ""} {
 		if there {
-			p.fail(path+"."+key, "format %s has no schema; leave %s out, or write format: avro", s.Format, key)
+			p.fail(path+"."+key, "format %s has no schema; leave %s out, or write format: avro or protobuf", s.Format, key)
 		}
 	}
 }

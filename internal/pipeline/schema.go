@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -43,11 +45,11 @@ func (p *Pipeline) findSchema(ctx context.Context, name string) error {
 func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Schema, error) {
 	s := p.spec.Sources.By[source]
 	if s.Registry == nil {
-		text, err := os.ReadFile(s.SchemaFile)
+		schema, err := schemaFile(s.Format, s.SchemaFile)
 		if err != nil {
 			return decode.Schema{}, fmt.Errorf("%w: source %s: schema_file: %w", batch.ErrInvalid, source, err)
 		}
-		return decode.Schema{Type: schemaTypes[s.Format], Text: string(text)}, nil
+		return schema, nil
 	}
 	client, err := p.registry(source)
 	if err != nil {
@@ -65,6 +67,54 @@ func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Sche
 			batch.ErrInvalid, source, s.Registry.Subject, found.Type, s.Format, want)
 	}
 	return toDecode(found), nil
+}
+
+// schemaFile reads a schema from a file. A .proto file comes with what it imports,
+// other Protobuf schemas are descriptor sets.
+func schemaFile(format, path string) (decode.Schema, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return decode.Schema{}, err
+	}
+	s := decode.Schema{Type: schemaTypes[format], Text: string(text)}
+	if format != "protobuf" {
+		return s, nil
+	}
+	if filepath.Ext(path) != ".proto" {
+		s.Type = decode.TypeDescriptors
+		return s, nil
+	}
+	s.References = map[string]decode.Schema{}
+	return s, readImports(s.References, s.Text, filepath.Dir(path))
+}
+
+// readImports adds the files that a .proto file imports, and those that they do.
+// A name is looked for in the folder of the first file and in those above it: one
+// of them is the root that names are relative to. What is not found there the
+// compiler may have built in, or names as missing.
+func readImports(found map[string]decode.Schema, text, folder string) error {
+	for _, name := range decode.ProtoImports(text) {
+		if _, ok := found[name]; ok || !filepath.IsLocal(name) {
+			continue
+		}
+		for at := folder; ; at = filepath.Dir(at) {
+			imported, err := os.ReadFile(filepath.Join(at, filepath.FromSlash(name)))
+			if err == nil {
+				found[name] = decode.Schema{Type: schemaTypes["protobuf"], Text: string(imported)}
+				if err := readImports(found, string(imported), folder); err != nil {
+					return err
+				}
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if filepath.Dir(at) == at {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // schemaTypes are the registry's names for formats.
@@ -95,7 +145,7 @@ func registryOptions(r *config.Registry) registry.Options {
 // decoder makes a decoder for a source whose records are read with a schema.
 func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, error) {
 	s := p.spec.Sources.By[name]
-	o := decode.Options{Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing}
+	o := decode.Options{Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing, Message: s.Options.Message}
 	if c := p.registries[name]; c != nil {
 		o.Schemas = schemas{c, p.readers, name, reader.ID}
 	}

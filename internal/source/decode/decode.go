@@ -99,8 +99,8 @@ type Options struct {
 	// registry.
 	Reader  Schema
 	Schemas Schemas
-	// Framing is what stands before an Avro record: "registry", "single_object",
-	// or "none" ("").
+	// Framing is what stands before an Avro or Protobuf record: "registry",
+	// "single_object", or "none" ("").
 	Framing string
 	// Message is the name of a Protobuf message in Reader; "": its first one.
 	Message string

@@ -1,16 +1,22 @@
 package decode
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -364,4 +370,140 @@ func TestProtobufLikeTheLibrary(t *testing.T) {
 			}
 		}
 	}
+}
+
+// stricter are the reasons for which the decoder refuses what Protobuf's library
+// takes: that cuts numbers, passes fields over, and so on.
+var stricter = regexp.MustCompile(`out of range|has wire type \d, and its type has|not valid UTF-8|nested more than|the record takes too much`)
+
+// FuzzProtobuf holds the decoder against Protobuf's own library: what it takes the
+// library takes, with the same values; what it refuses the library refuses, or it
+// says one of the reasons for which it may.
+func FuzzProtobuf(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for old, name := range []string{"test.All", "test.Old"} {
+		_, md := protobuf(f, Options{Reader: allProto(f), Message: name})
+		for range 20 {
+			m := dynamicpb.NewMessage(md)
+			randomMessage(r, m, 3)
+			value, err := proto.Marshal(m)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(old == 1, value)
+			f.Add(old == 1, restless(r, md, value))
+		}
+	}
+	f.Add(true, []byte("\x08\x01\x28\x07"))
+	all, allMessage := protobuf(f, Options{Reader: allProto(f), Message: "test.All"})
+	old, oldMessage := protobuf(f, Options{Reader: allProto(f), Message: "test.Old"})
+	f.Fuzz(func(t *testing.T, proto2 bool, value []byte) {
+		d, m := all, dynamicpb.NewMessage(allMessage)
+		if proto2 {
+			d, m = old, dynamicpb.NewMessage(oldMessage)
+		}
+		err := d.Append(Record{Value: bytes.Clone(value)})
+		wrong := proto.Unmarshal(value, m)
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Pos < 0 || e.Pos > len(value) || d.Rows() != 0 {
+				t.Fatalf("%x: an error without a place, or a row left: %v, %d rows", value, err, d.Rows())
+			}
+			if wrong == nil && !stricter.MatchString(e.Reason) {
+				t.Fatalf("%x: the decoder says %v", value, err)
+			}
+			return
+		}
+		got := shownRows(d)[0]
+		if wrong != nil {
+			t.Fatalf("%x: the decoder reads %s, the library says %v", value, got, wrong)
+		}
+		if proto2 && unnamed.MatchString(got) { // the library hides what a closed enum does not name
+			return
+		}
+		if want := messageShown(m); got != want {
+			t.Fatalf("%x:\n got %s\nwant %s", value, got, want)
+		}
+	})
+}
+
+// unnamed is an enum of Old with a number.
+var unnamed = regexp.MustCompile(`(level|bare): "-?\d+"|levels: \[[^]]*"-?\d+"`)
+
+// FuzzProtobufJSON: whatever Struct, Value and ListValue hold becomes valid JSON,
+// with the values that Protobuf's own library finds.
+func FuzzProtobufJSON(f *testing.F) {
+	d, md := protobuf(f, Options{Reader: allProto(f), Message: "test.Json"})
+	for _, s := range []string{
+		`{"object":{"a":1.5,"b":[true,null,{"c":"x\"\n"}]},"value":"x","list":[[],{}],"values":[1e300,-0.0,"\u0000"]}`, `{"value":{"x":{"x":{}}}}`,
+	} {
+		m := dynamicpb.NewMessage(md)
+		if err := protojson.Unmarshal([]byte(s), m); err != nil {
+			f.Fatal(err)
+		}
+		value, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		m := dynamicpb.NewMessage(md)
+		wrong := proto.Unmarshal(value, m)
+		if err := d.Append(Record{Value: bytes.Clone(value)}); err != nil {
+			var e *Error
+			if !errors.As(err, &e) || e.Pos < 0 || e.Pos > len(value) || d.Rows() != 0 {
+				t.Fatalf("%x: an error without a place, or a row left: %v, %d rows", value, err, d.Rows())
+			}
+			if wrong == nil && !stricter.MatchString(e.Reason) && !strings.Contains(e.Reason, "no number of JSON") {
+				t.Fatalf("%x: the decoder says %v", value, err)
+			}
+			return
+		}
+		arrays := d.Take()
+		for i, name := range []protoreflect.Name{"object", "value", "list"} {
+			f := md.Fields().ByName(name)
+			if arrays[i].IsNull(0) != !m.Has(f) {
+				t.Fatalf("%x: %s is %s", value, name, shown(arrays[i], 0))
+			}
+			if arrays[i].IsNull(0) {
+				continue
+			}
+			var got any
+			if err := json.Unmarshal([]byte(arrays[i].(*array.String).Value(0)), &got); err != nil {
+				t.Fatalf("%x: %s is %s: %v", value, name, shown(arrays[i], 0), err)
+			}
+			if want := jsonOf(m.Get(f).Message()); wrong == nil && !reflect.DeepEqual(got, want) {
+				t.Fatalf("%x: %s is %v, want %v", value, name, got, want)
+			}
+		}
+	})
+}
+
+// jsonOf returns a Struct, Value or ListValue as encoding/json would.
+func jsonOf(m protoreflect.Message) any {
+	md := m.Descriptor()
+	switch md.Name() {
+	case "Struct":
+		out := map[string]any{}
+		m.Get(md.Fields().ByName("fields")).Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			out[k.String()] = jsonOf(v.Message())
+			return true
+		})
+		return out
+	case "ListValue":
+		out := []any{}
+		for i := range m.Get(md.Fields().ByName("values")).List().Len() {
+			out = append(out, jsonOf(m.Get(md.Fields().ByName("values")).List().Get(i).Message()))
+		}
+		return out
+	}
+	f := m.WhichOneof(md.Oneofs().Get(0))
+	switch {
+	case f == nil || f.Kind() == protoreflect.EnumKind:
+		return nil
+	case f.Message() != nil:
+		return jsonOf(m.Get(f).Message())
+	}
+	return m.Get(f).Interface()
 }

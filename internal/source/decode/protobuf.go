@@ -68,10 +68,17 @@ func newProtobuf(o Options) (*protoDecoder, error) {
 		return nil, wrong(err)
 	}
 	d := &protoDecoder{fields: root.column.kind.Fields(), message: m, root: root, schemas: o.Schemas, writers: map[int32]*protoWriter{}}
-	if o.Schemas == nil {
+	switch o.Framing {
+	case "registry":
+		if o.Schemas == nil {
+			return nil, fmt.Errorf("%w: framing: registry needs a registry", batch.ErrInvalid)
+		}
+	case "", "none":
 		if d.bare, err = planMessage(root, m); err != nil {
 			return nil, wrong(err)
 		}
+	default:
+		return nil, fmt.Errorf("%w: framing: %q is not registry or none", batch.ErrInvalid, o.Framing)
 	}
 	return d, nil
 }

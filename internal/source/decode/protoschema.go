@@ -2,11 +2,17 @@ package decode
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"github.com/bufbuild/protocompile"
+	"github.com/bufbuild/protocompile/ast"
+	"github.com/bufbuild/protocompile/parser"
+	"github.com/bufbuild/protocompile/reporter"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -45,6 +51,12 @@ func protoFiles(s Schema) ([]protoreflect.FileDescriptor, error) {
 	return nil, fmt.Errorf("it is of type %s", s.Type)
 }
 
+// builtIn are files that registries let schemas import without a reference,
+// beside Protobuf's own.
+//
+//go:embed imports
+var builtIn embed.FS
+
 // rootName is the name under which a schema's own text is compiled: no reference
 // has it.
 const rootName = "schema\x00.proto"
@@ -53,7 +65,12 @@ func protoText(s Schema) ([]protoreflect.FileDescriptor, error) {
 	texts := map[string]string{rootName: s.Text}
 	gather(texts, s.References)
 	compiler := protocompile.Compiler{
-		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(texts)}),
+		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: func(name string) (io.ReadCloser, error) {
+			if text, ok := texts[name]; ok {
+				return io.NopCloser(strings.NewReader(text)), nil
+			}
+			return builtIn.Open("imports/" + name)
+		}}),
 		MaxParallelism: 1,
 	}
 	files, err := compiler.Compile(context.Background(), rootName)
@@ -61,6 +78,22 @@ func protoText(s Schema) ([]protoreflect.FileDescriptor, error) {
 		return nil, err
 	}
 	return []protoreflect.FileDescriptor{files[0]}, nil
+}
+
+// ProtoImports returns the names of the files that the text of a .proto file
+// imports, as far as it can be read.
+func ProtoImports(text string) []string {
+	file, err := parser.Parse("", strings.NewReader(text), reporter.NewHandler(reporter.NewReporter(func(reporter.ErrorWithPos) error { return nil }, nil)))
+	if file == nil || err != nil && len(file.Decls) == 0 {
+		return nil
+	}
+	var names []string
+	for _, d := range file.Decls {
+		if i, ok := d.(*ast.ImportNode); ok {
+			names = append(names, i.Name.AsString())
+		}
+	}
+	return names
 }
 
 // gather adds the texts of references and of theirs. One file has one name
