@@ -39,6 +39,7 @@ type worker struct {
 	r        *relation
 	unpack   *unpacker
 	decoder  decode.Decoder
+	unpacked decode.Unpacked // the decoder, where values are compressed
 	metadata *decode.Metadata
 	payload  *decode.Payload     // nil: the source has no dead letters
 	letters  *deadletter.Builder // nil: the same
@@ -65,6 +66,7 @@ func newWorker(r *relation) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{r: r, unpack: newUnpacker(), decoder: decoder, origins: decode.NewOrigins()}
+	w.unpacked, _ = decoder.(decode.Unpacked)
 	if r.Metadata {
 		w.metadata = decode.NewMetadata()
 	}
@@ -172,6 +174,9 @@ func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- 
 	w.rows++
 	w.origins.Append(int32(p.index), it.offset)
 	w.unchecked += len(it.Key) + len(it.Value)
+	if w.unpacked != nil {
+		w.unchecked += w.unpacked.Unpacked()
+	}
 	if w.metadata != nil {
 		w.metadata.Append(p.Topic, p.Partition, it.offset, it.timestamp, it.Key, it.Headers)
 		beside := len(it.Key)

@@ -112,11 +112,25 @@ type Options struct {
 	Envelope string
 	// Include names more columns of an envelope: see IncludeBefore and the others.
 	Include []string
+	CSV        CSV
+	// Encoding is how values are compressed: EncodingGzip, EncodingZstd, or "none"
+	// ("").
+	Encoding string
 }
 
 // New returns a decoder for the values of records in a format of the spec.
 func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
+	d, err := newFormat(format, columns, o)
+	if err != nil {
+		return nil, err
+	}
+	return newEncoded(d, o.Encoding, valueMax)
+}
+
+func newFormat(format string, columns []arrow.Field, o Options) (Decoder, error) {
 	switch format {
+	case "csv":
+		return newCSV(columns, o)
 	case "json":
 		if o.Envelope != "" {
 			return newDebezium(columns, o)
@@ -129,5 +143,5 @@ func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
 	case "avro":
 		return newAvro(o)
 	}
-	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro, protobuf or raw", batch.ErrInvalid, format)
+	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro, protobuf, csv or raw", batch.ErrInvalid, format)
 }

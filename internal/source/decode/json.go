@@ -132,14 +132,21 @@ func (d *jsonDecoder) rest() {
 // nulls appends a row of NULLs, because there is no value. given, if not nil, says
 // which columns have one from elsewhere.
 func (d *jsonDecoder) nulls(why string, given func(column int) bool) error {
-	for i, f := range d.root.kind.Fields() {
+	if err := d.root.nulls(why, given); err != nil {
+		return err
+	}
+	d.extra = d.extra[:0]
+	d.rest()
+	return nil
+}
+
+func (c *structure) nulls(why string, given func(column int) bool) error {
+	for i, f := range c.kind.Fields() {
 		if !f.Nullable && (given == nil || !given(i)) {
 			return &Error{Reason: fmt.Sprintf("%s, and field %q is NOT NULL", why, f.Name), Pos: -1}
 		}
 	}
-	d.root.null()
-	d.extra = d.extra[:0]
-	d.rest()
+	c.null()
 	return nil
 }
 

@@ -84,6 +84,10 @@ func parseRFC3339(s *scanner, zoned bool, unit int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return s.timestamp(at, text, zoned, unit)
+}
+
+func (s *scanner) timestamp(at int, text []byte, zoned bool, unit int64) (int64, error) {
 	bad := func(why string) (int64, error) {
 		return 0, s.failAt(at, "the text %.40q is not a timestamp: %s", text, why)
 	}
@@ -124,6 +128,10 @@ func parseDate(s *scanner) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
+	return s.date(at, text)
+}
+
+func (s *scanner) date(at int, text []byte) (int32, error) {
 	days, ok := parseDay(text)
 	if !ok {
 		return 0, s.failAt(at, "the text %.40q is not a date such as 2026-01-02", text)
@@ -141,6 +149,10 @@ func parseTime(s *scanner) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return s.time(at, text)
+}
+
+func (s *scanner) time(at int, text []byte) (int64, error) {
 	nanos, rest, ok := parseClock(text)
 	if !ok || len(rest) > 0 {
 		return 0, s.failAt(at, "the text %.40q is not a time such as 15:04:05.123", text)

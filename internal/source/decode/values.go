@@ -97,7 +97,11 @@ func parseBase64(s *scanner, to []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := base64.StdEncoding.Strict().AppendDecode(to, v)
+	return s.base64(at, to, v)
+}
+
+func (s *scanner) base64(at int, to, text []byte) ([]byte, error) {
+	out, err := base64.StdEncoding.Strict().AppendDecode(to, text)
 	if err != nil {
 		return nil, s.failAt(at, "the text is not base64")
 	}
@@ -236,24 +240,30 @@ func (c *decimal) json(s *scanner, _ int) error {
 		return c.connect.decimal(s, c)
 	}
 	at := s.i
-	var text []byte
 	if s.peek() == '"' { // money often comes as text, to keep it exact
-		inner, err := s.text()
+		text, err := s.text()
 		if err != nil {
 			return err
 		}
-		sub := scanner{b: inner}
-		if n, err := sub.number(); err != nil || len(n.text) != len(inner) {
-			return s.failAt(at, "the text %.40q is not a number", inner)
-		}
-		text = inner
-	} else {
-		n, err := wantNumber(s)
-		if err != nil {
-			return err
-		}
-		text = n.text
+		return c.text(s, at, text)
 	}
+	n, err := wantNumber(s)
+	if err != nil {
+		return err
+	}
+	return c.number(s, at, n.text)
+}
+
+// text appends a number that is the whole of a text.
+func (c *decimal) text(s *scanner, at int, text []byte) error {
+	sub := scanner{b: text}
+	if n, err := sub.number(); err != nil || len(n.text) != len(text) {
+		return s.failAt(at, "the text %.40q is not a number", text)
+	}
+	return c.number(s, at, text)
+}
+
+func (c *decimal) number(s *scanner, at int, text []byte) error {
 	v, fraction, ok := unscaled(text, int(c.t.Scale))
 	return c.unscaled(s, at, text, v, fraction, ok)
 }
@@ -298,6 +308,10 @@ func (c *uuids) json(s *scanner, _ int) error {
 	if err != nil {
 		return err
 	}
+	return c.text(s, at, text)
+}
+
+func (c *uuids) text(s *scanner, at int, text []byte) error {
 	id, err := uuid.ParseBytes(text)
 	if err != nil || len(text) != 36 {
 		return s.failAt(at, "the text %.40q is not a UUID", text)
