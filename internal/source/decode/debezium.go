@@ -179,8 +179,6 @@ func (d *debezium) Append(r Record) error {
 }
 
 func (d *debezium) record(value []byte) error {
-	s := &d.rows.scanner
-	s.b, s.i = value, 0
 	if value == nil {
 		d.change = change{beforeAt: -1}
 		if err := d.rows.nulls("the value is null (a tombstone)", d.key); err != nil {
@@ -189,6 +187,10 @@ func (d *debezium) record(value []byte) error {
 		d.finish()
 		return nil
 	}
+	if err := d.rows.start(value); err != nil {
+		return err
+	}
+	s := &d.rows.scanner
 	if wrapped(s, nil) {
 		if err := d.connect.payload(s); err != nil {
 			return err

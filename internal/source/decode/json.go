@@ -34,17 +34,34 @@ type jsonDecoder struct {
 	whole bool
 	// connect, if not nil, unwraps {"schema": …, "payload": …}.
 	connect *connect
+	framed  bool // the registry's header stands before the object
 }
 
 func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
-	if len(columns) == 0 {
-		return nil, fmt.Errorf("%w: format json needs columns", batch.ErrInvalid)
-	}
 	stamps, err := timestampForm(o.Timestamps)
 	if err != nil {
 		return nil, err
 	}
+	switch {
+	case len(columns) > 0:
+	case o.Reader.Text == "":
+		return nil, fmt.Errorf("%w: format json needs columns", batch.ErrInvalid)
+	default:
+		if err := textForm(o.Timestamps); err != nil {
+			return nil, err
+		}
+		if columns, err = jsonColumns(o.Reader); err != nil {
+			return nil, err
+		}
+	}
 	d := &jsonDecoder{fields: columns}
+	switch o.Framing {
+	case "", "none":
+	case "registry":
+		d.framed = true
+	default:
+		return nil, fmt.Errorf("%w: framing: %q is not registry or none", batch.ErrInvalid, o.Framing)
+	}
 	if d.root, err = newStructure(arrow.StructOf(columns...), stamps); err != nil {
 		return nil, err
 	}
@@ -85,8 +102,10 @@ func (d *jsonDecoder) record(value []byte) error {
 	if value == nil {
 		return d.nulls("the value is null (a tombstone)", nil)
 	}
+	if err := d.start(value); err != nil {
+		return err
+	}
 	s := &d.scanner
-	s.b, s.i = value, 0
 	if d.connect != nil && wrapped(s, d.root.names) {
 		if err := d.connect.payload(s); err != nil {
 			return err
@@ -100,6 +119,19 @@ func (d *jsonDecoder) record(value []byte) error {
 		return err
 	}
 	return s.end()
+}
+
+// start puts the scanner before the JSON of a record.
+func (d *jsonDecoder) start(value []byte) error {
+	d.scanner.b, d.scanner.i = value, 0
+	if !d.framed {
+		return nil
+	}
+	if len(value) < headerSize || value[0] != headerMagic {
+		return &Error{Code: batch.CodeDecode, Reason: "the value does not begin with the registry's header: a zero byte and the schema's id", Pos: 0}
+	}
+	d.scanner.i = headerSize
+	return nil
 }
 
 // object appends the row that the scanner stands before.
@@ -216,7 +248,7 @@ func newStructure(t *arrow.StructType, stamps timestamps) (*structure, error) {
 	n := t.NumFields()
 	c := &structure{kind: t, names: map[string]int{}, next: make([]int, n+1), seen: make([]uint64, n)}
 	for i, f := range t.Fields() {
-		m, err := newColumn(f.Type, stamps)
+		m, err := newField(f, stamps)
 		if err != nil {
 			return nil, fmt.Errorf("column %q: %w", f.Name, err)
 		}
@@ -349,7 +381,7 @@ func named(err error, field string) error {
 }
 
 func newList(t *arrow.ListType, stamps timestamps) (column, error) {
-	elements, err := newColumn(t.Elem(), stamps)
+	elements, err := newField(t.ElemField(), stamps)
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +406,7 @@ func newMap(t *arrow.MapType, stamps timestamps) (column, error) {
 	if t.KeyType().ID() != arrow.STRING {
 		return nil, fmt.Errorf("%w: a MAP read from JSON has VARCHAR keys", batch.ErrInvalid)
 	}
-	values, err := newColumn(t.ItemType(), stamps)
+	values, err := newField(t.ItemField(), stamps)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,25 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
+// newField returns the column for a field: for one that keeps JSON text, or for its
+// type.
+func newField(f arrow.Field, stamps timestamps) (column, error) {
+	if f.Metadata.FindKey(asText) >= 0 {
+		return newVaried(arrow.BinaryTypes.String, parseAny), nil
+	}
+	return newColumn(f.Type, stamps)
+}
+
+// parseAny keeps any value as its text.
+func parseAny(s *scanner, to []byte) ([]byte, error) {
+	s.peek()
+	start := s.i
+	if err := s.skip(0); err != nil {
+		return nil, err
+	}
+	return append(to, s.b[start:s.i]...), nil
+}
+
 // newColumn returns the column for a type.
 func newColumn(t arrow.DataType, stamps timestamps) (column, error) {
 	switch t := t.(type) {
