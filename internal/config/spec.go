@@ -119,6 +119,10 @@ type FormatOption struct {
 	Encoding      string `yaml:"encoding"`
 	Framing       string `yaml:"framing"`
 	Message       string `yaml:"message"`
+	// Of CSV.
+	Delimiter string  `yaml:"delimiter"`
+	Quote     *string `yaml:"quote"`
+	Null      string  `yaml:"null_string"`
 }
 
 // Dimension is a table to join with, pinned to one version for each batch.

@@ -145,9 +145,7 @@ func (p *parse) one(path string, value *string, allowed ...string) {
 func (p *parse) source(path, pipeline string, s *Source) {
 	switch s.Format {
 	case "json":
-		if strings.TrimSpace(s.Columns) == "" {
-			p.fail(path, "columns are missing; write them as SQL types: id BIGINT, page VARCHAR (`frazil init` infers them)")
-		}
+		p.jsonSchema(path, s)
 	case "raw":
 		if s.Columns != "" {
 			p.fail(path+".columns", "format raw has key, value and headers; leave columns out")
@@ -158,29 +156,23 @@ func (p *parse) source(path, pipeline string, s *Source) {
 	case "protobuf":
 		p.schema(path, s)
 		p.framing(path, s)
-		if s.Options.Framing == "single_object" {
-			p.fail(path+".options.framing", "single_object is Avro's; write registry or none")
-		}
+		p.noSingleObject(path, s)
 	case "csv":
-		p.fail(path+".format", "%s comes with a later version; use json, avro, protobuf or raw", s.Format)
+		p.columns(path, s)
 	case "":
-		p.fail(path, "format is missing; write json, avro, protobuf or raw")
+		p.fail(path, "format is missing; write json, avro, protobuf, csv or raw")
 	default:
-		p.fail(path+".format", "%q is not json, avro, protobuf or raw", s.Format)
+		p.fail(path+".format", "%q is not json, avro, protobuf, csv or raw", s.Format)
 	}
-	if s.Options.Message != "" && s.Format != "protobuf" {
-		p.fail(path+".options.message", "messages are Protobuf's; leave it out, or write format: protobuf")
-	}
-	if s.Format == "json" || s.Format == "raw" {
+	p.optionsOf(path+".options", s)
+	if s.Format == "csv" || s.Format == "raw" {
 		p.noSchema(path, s)
 	}
 	if s.Registry != nil {
 		p.registry(path+".registry", s)
 	}
 	p.one(path+".options.unknown_fields", &s.Options.UnknownFields, "ignore", "reject", "column")
-	if s.Options.Encoding != "" && s.Options.Encoding != "none" {
-		p.fail(path+".options.encoding", "%q: compression inside of values comes with a later version; Kafka's own compression is read as it is", s.Options.Encoding)
-	}
+	p.one(path+".options.encoding", &s.Options.Encoding, "none", "gzip", "zstd")
 	p.one(path+".timestamps", &s.Timestamps, "rfc3339", "s", "ms", "us", "ns")
 	p.one(path+".tombstones", &s.Tombstones, "drop", "keep", "reject")
 	if s.OnBadRecord == "dead_letter" {
@@ -193,6 +185,56 @@ func (p *parse) source(path, pipeline string, s *Source) {
 		return
 	}
 	p.kafka(path+".kafka", pipeline, s.Kafka)
+}
+
+func (p *parse) columns(path string, s *Source) {
+	if strings.TrimSpace(s.Columns) == "" {
+		p.fail(path, "columns are missing; write them as SQL types: id BIGINT, page VARCHAR (`frazil init` infers them)")
+	}
+}
+
+// jsonSchema checks where JSON has its columns from: the spec, or a JSON Schema. A
+// registry beside columns says that its header stands before the objects.
+func (p *parse) jsonSchema(path string, s *Source) {
+	if s.Registry == nil && s.SchemaFile == "" {
+		p.columns(path, s)
+		if s.Options.Framing != "" {
+			p.fail(path+".options.framing", "it is what stands before the values where there is a registry; write registry: {url: …}, or leave framing out")
+		}
+		return
+	}
+	switch {
+	case s.Registry != nil && s.SchemaFile != "":
+		p.fail(path, "write either registry or schema_file")
+	case s.SchemaFile != "" && s.Columns != "":
+		p.fail(path+".columns", "columns and schema_file both say what the columns are; leave one out")
+	}
+	p.framing(path, s)
+	p.noSingleObject(path, s)
+}
+
+func (p *parse) noSingleObject(path string, s *Source) {
+	if s.Options.Framing == "single_object" {
+		p.fail(path+".options.framing", "single_object is Avro's; write registry or none")
+	}
+}
+
+// optionsOf refuses options of other formats.
+func (p *parse) optionsOf(path string, s *Source) {
+	if s.Options.Message != "" && s.Format != "protobuf" {
+		p.fail(path+".message", "messages are Protobuf's; leave it out, or write format: protobuf")
+	}
+	for _, o := range []struct {
+		key   string
+		there bool
+	}{{"delimiter", s.Options.Delimiter != ""}, {"quote", s.Options.Quote != nil}, {"null_string", s.Options.Null != ""}} {
+		if o.there && s.Format != "csv" {
+			p.fail(path+"."+o.key, "it is of format csv; leave it out")
+		}
+	}
+	if s.Options.UnknownFields != "" && (s.Format == "csv" || s.Format == "protobuf") {
+		p.fail(path+".unknown_fields", "format %s has no unknown fields that could be kept; leave it out", s.Format)
+	}
 }
 
 // schema checks where a format with schemas has its columns from.
@@ -209,7 +251,7 @@ func (p *parse) schema(path string, s *Source) {
 func (p *parse) noSchema(path string, s *Source) {
 	for key, there := range map[string]bool{"registry": s.Registry != nil, "schema_file": s.SchemaFile != "", "options.framing": s.Options.Framing != ""} {
 		if there {
-			p.fail(path+"."+key, "format %s has no schema; leave %s out, or write format: avro or protobuf", s.Format, key)
+			p.fail(path+"."+key, "format %s has no schema; leave %s out, or write format: json, avro or protobuf", s.Format, key)
 		}
 	}
 }

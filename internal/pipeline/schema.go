@@ -24,7 +24,7 @@ import (
 // findSchema finds the schema of a source whose format has one, once.
 func (p *Pipeline) findSchema(ctx context.Context, name string) error {
 	s := p.spec.Sources.By[name]
-	if s.Registry == nil && s.SchemaFile == "" {
+	if s.Registry == nil && s.SchemaFile == "" || s.Columns != "" {
 		return nil
 	}
 	ask := func() (decode.Schema, error) { return p.readerSchema(ctx, name) }
@@ -145,7 +145,10 @@ func registryOptions(r *config.Registry) registry.Options {
 // decoder makes a decoder for a source whose records are read with a schema.
 func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, error) {
 	s := p.spec.Sources.By[name]
-	o := decode.Options{Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing, Message: s.Options.Message}
+	o := decode.Options{
+		Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing, Message: s.Options.Message,
+		CSV: decode.CSV{Delimiter: s.Options.Delimiter, Quote: s.Options.Quote, Null: s.Options.Null}, Encoding: s.Options.Encoding,
+	}
 	if c := p.registries[name]; c != nil {
 		o.Schemas = schemas{c, p.readers, name, reader.ID}
 	}

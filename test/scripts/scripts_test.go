@@ -4,12 +4,14 @@ package scripts
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,6 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sr"
+	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"github.com/frazil-io/frazil/internal/cli"
 )
@@ -36,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "binary": binary, "broker": broker, "produce": produce, "specs": specs, "damage": damage,
+			"exits": exits, "binary": binary, "broker": broker, "produce": produce, "registry": registry, "unhex": unhex, "specs": specs, "damage": damage,
 		},
 	})
 }
@@ -79,7 +83,7 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 
 // broker starts an embedded Kafka and sets BROKER.
 func broker(ts *testscript.TestScript, _ bool, args []string) {
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "clicks")}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "clicks"), kfake.SeedTopics(1, "orders", "bare", "lines", "zipped", "events")}
 	if len(args) > 0 && args[0] == "sasl" {
 		opts = append(opts, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "user", "right-password"))
 	}
@@ -97,8 +101,35 @@ func broker(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("BROKER", c.ListenAddrs()[0])
 }
 
-// produce TOPIC FILE: each line of the file is a record.
+// registry NUMBER TYPE SUBJECT FILE …: starts a schema registry that knows a schema
+// in each file by its id, and sets REGISTRY.
+func registry(ts *testscript.TestScript, _ bool, args []string) {
+	r := srfake.New()
+	ts.Defer(r.Close)
+	for ; len(args) >= 4; args = args[4:] {
+		id, err := strconv.Atoi(args[0])
+		ts.Check(err)
+		s := sr.Schema{Schema: ts.ReadFile(args[3])}
+		ts.Check(s.Type.UnmarshalText([]byte(args[1])))
+		r.SeedSchema(args[2], 1, id, s)
+	}
+	ts.Setenv("REGISTRY", r.URL())
+}
+
+// unhex FILE OUT: a file whose bytes are the hexadecimal digits of another.
+func unhex(ts *testscript.TestScript, _ bool, args []string) {
+	b, err := hex.DecodeString(strings.TrimSpace(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
+}
+
+// produce [-hex] TOPIC FILE: each line of the file is a record, or with -hex the
+// hexadecimal digits of one.
 func produce(ts *testscript.TestScript, _ bool, args []string) {
+	digits := args[0] == "-hex"
+	if digits {
+		args = args[1:]
+	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("BROKER")), kgo.DefaultProduceTopic(args[0]))
 	ts.Check(err)
 	defer client.Close()
@@ -107,6 +138,11 @@ func produce(ts *testscript.TestScript, _ bool, args []string) {
 		if b != '\n' {
 			line = append(line, b)
 			continue
+		}
+		if digits {
+			var err error
+			line, err = hex.DecodeString(string(line))
+			ts.Check(err)
 		}
 		ts.Check(client.ProduceSync(context.Background(), &kgo.Record{Value: line}).FirstErr())
 		line = []byte{}

@@ -206,7 +206,9 @@ func findMessage(in protoreflect.MessageDescriptors, name protoreflect.FullName,
 		if m.IsMapEntry() {
 			continue
 		}
-		*names = append(*names, string(m.FullName()))
+		if m.FullName().Parent() != "google.protobuf" {
+			*names = append(*names, string(m.FullName()))
+		}
 		if found := findMessage(m.Messages(), name, names); found != nil {
 			return found
 		}
