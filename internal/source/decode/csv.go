@@ -197,6 +197,8 @@ func trimmed(read csvCell) csvCell {
 func (d *csvDecoder) Fields() []arrow.Field { return d.fields }
 func (d *csvDecoder) Rows() int             { return d.root.len() }
 func (d *csvDecoder) Bytes() int            { return d.root.bytes() }
+func (d *csvDecoder) cut(rows int)          { d.root.cut(rows) }
+func (d *csvDecoder) given(i int) bool      { return d.root.memberGiven(i) }
 
 func (d *csvDecoder) Take() []arrow.Array {
 	arrays := make([]arrow.Array, 0, len(d.fields))

@@ -112,7 +112,7 @@ type Options struct {
 	Envelope string
 	// Include names more columns of an envelope: see IncludeBefore and the others.
 	Include []string
-	CSV        CSV
+	CSV     CSV
 	// Encoding is how values are compressed: EncodingGzip, EncodingZstd, or "none"
 	// ("").
 	Encoding string

@@ -72,7 +72,16 @@ func newEncoded(d Decoder, encoding string, most int) (Decoder, error) {
 	default:
 		return nil, fmt.Errorf("%w: encoding: %q is not none, gzip or zstd", batch.ErrInvalid, encoding)
 	}
+	if k, ok := d.(keyed); ok {
+		return &encodedRow{e, k}, nil
+	}
 	return e, nil
+}
+
+// encodedRow is an encodedDecoder whose row may have the key's columns.
+type encodedRow struct {
+	*encodedDecoder
+	keyed
 }
 
 // Unpacked implements Unpacked.

@@ -157,3 +157,45 @@ func TestEncodingCutOff(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyBesideEncoding: a key in any format stands beside a compressed value, and
+// completes the row of an envelope.
+func TestKeyBesideEncoding(t *testing.T) {
+	ids, err := ParseColumns("id BIGINT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := ParseColumns("id BIGINT, v VARCHAR")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := text(`syntax = "proto3"; message K { int64 id = 1; }`)
+	for format, key := range map[string]string{"csv": "7", "protobuf": "\x08\x07"} {
+		k, err := NewKey(format, ids, Options{Reader: schema})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := New("json", row, Options{Encoding: EncodingZstd, Envelope: "debezium"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := WithKey(v, k)
+		if err != nil {
+			t.Fatal(format, err)
+		}
+		value := packed(t, EncodingZstd, []byte(`{"op":"c","after":{"v":"x"}}`))
+		if err := d.Append(Record{Key: []byte(key), Value: value}); err != nil {
+			t.Fatal(format, err)
+		}
+		if got := d.(Unpacked).Unpacked(); got != 28 {
+			t.Errorf("%s: %d bytes unpacked", format, got)
+		}
+		var e *Error
+		if err := d.Append(Record{Key: []byte(key), Value: []byte("x")}); !errors.As(err, &e) || d.Rows() != 1 || k.Rows() != 1 {
+			t.Errorf("%s: a bad value leaves %d rows, and %d of the key: %v", format, d.Rows(), k.Rows(), err)
+		}
+		if got := shownRows(d)[0]; !strings.HasPrefix(got, `{id: 7, v: "x", _op: "c"`) {
+			t.Errorf("%s: got %s", format, got)
+		}
+	}
+}

@@ -101,6 +101,14 @@ func (j *joined) Fields() []arrow.Field { return j.fields }
 // Rows implements Decoder.
 func (j *joined) Rows() int { return j.value.Rows() }
 
+// Unpacked implements Unpacked.
+func (j *joined) Unpacked() int {
+	if u, ok := j.value.(Unpacked); ok {
+		return u.Unpacked()
+	}
+	return 0
+}
+
 // Bytes implements Decoder.
 func (j *joined) Bytes() int { return j.value.Bytes() + j.key.Bytes() }
 

@@ -86,6 +86,8 @@ func newProtobuf(o Options) (*protoDecoder, error) {
 func (d *protoDecoder) Fields() []arrow.Field { return d.fields }
 func (d *protoDecoder) Rows() int             { return d.root.column.len() }
 func (d *protoDecoder) Bytes() int            { return d.root.column.bytes() }
+func (d *protoDecoder) cut(rows int)          { d.root.column.cut(rows) }
+func (d *protoDecoder) given(i int) bool      { return d.root.column.memberGiven(i) }
 
 func (d *protoDecoder) Take() []arrow.Array {
 	arrays := make([]arrow.Array, 0, len(d.fields))
