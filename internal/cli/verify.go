@@ -13,6 +13,7 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
+	var deep bool
 	cmd := &cobra.Command{
 		Use: "verify SPEC", Short: "Prove that nothing was lost or doubled: stamps, data files and checkpoint", Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
 		Long: `Reads every live stamp of the pipeline's tables, each data file's footer and the
@@ -20,11 +21,16 @@ checkpoint, and changes nothing; the pipeline may run meanwhile. Offsets must ti
 per partition, counts must add up, hashes must chain, also over snapshots that have
 expired; each data file must be there with its rows; checkpoint and tables must agree.
 
+--deep reads again what Kafka still has of each batch in the log, counts it, and where
+the spec is that of the batch runs its SQL and compares the rows with those in its data
+files. Of a compacted topic, what is still there must be in the table.
+
 What does not fit is named: what, where, and what to do. Snapshots of other writers
 are listed, and are no fault unless they remove rows of the pipeline.
 
 Exit codes: 0 clean, 1 a server did not answer, 2 wrong use, 3 there are findings.`,
 		Example: `  frazil verify clicks.yaml
+  frazil verify clicks.yaml --deep
   frazil verify clicks.yaml --output json | jq .tables[].findings`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			format, err := a.format("text", "json")
@@ -36,7 +42,7 @@ Exit codes: 0 clean, 1 a server did not answer, 2 wrong use, 3 there are finding
 				return err
 			}
 			defer p.Close()
-			r, err := p.Verify(cmd.Context(), time.Now())
+			r, err := p.Verify(cmd.Context(), time.Now(), deep)
 			if err != nil {
 				return err
 			}
@@ -51,6 +57,7 @@ Exit codes: 0 clean, 1 a server did not answer, 2 wrong use, 3 there are finding
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&deep, "deep", false, "read again what Kafka still has of the logged batches, run them again and compare the rows")
 	return cmd
 }
 

@@ -13,9 +13,20 @@ import (
 // went on: what was read may have been of two moments.
 const verifyTries = 3
 
-// Verify audits the pipeline's tables and its checkpoint. It writes nothing, and a
-// driver may run beside it.
-func (p *Pipeline) Verify(ctx context.Context, now time.Time) (*verify.Report, error) {
+// Verify audits the pipeline's tables and its checkpoint, and if it is to be deep
+// runs every logged batch again that Kafka still has. It writes nothing, and a driver
+// may run beside it.
+func (p *Pipeline) Verify(ctx context.Context, now time.Time, deep bool) (*verify.Report, error) {
+	report, err := p.verify(ctx, now)
+	if err != nil || !deep {
+		return report, err
+	}
+	err = p.deepen(ctx, report)
+	report.Finish()
+	return report, err
+}
+
+func (p *Pipeline) verify(ctx context.Context, now time.Time) (*verify.Report, error) {
 	for try := 1; ; try++ {
 		report, moved, err := p.verifyOnce(ctx)
 		if err != nil {

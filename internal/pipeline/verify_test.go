@@ -96,7 +96,7 @@ func (p *proof) run() {
 
 func (p *proof) clean(of *Pipeline) {
 	p.Helper()
-	r, err := of.Verify(p.Context(), time.Now())
+	r, err := of.Verify(p.Context(), time.Now(), false)
 	if err != nil {
 		p.Fatal(err)
 	}

@@ -29,10 +29,11 @@ type change struct {
 	files     []iceberg.DataFile     // that are new
 	schema    *iceberg.Schema        // of the table when it is done
 	totals    *table.Summary         // of the snapshot that base comes from
-	stamp     *batch.Stamp
-	evolve    *Files            // whose schema the table gets; nil: it keeps its own
-	wrote     []string          // files of metadata
-	small     map[string][]byte // manifests of few files that were written, by name
+	stamp     *batch.Stamp           // nil on a branch for looking
+	notes     map[string]string      // for the summary
+	evolve    *Files                 // whose schema the table gets; nil: it keeps its own
+	wrote     []string               // files of metadata
+	small     map[string][]byte      // manifests of few files that were written, by name
 }
 
 // Commit adds one snapshot with the files and the stamp and moves the tag to it.
@@ -265,7 +266,10 @@ func (c *change) summary() *table.Summary {
 			p[key] = strconv.FormatInt(before+n, 10)
 		}
 	}
-	maps.Copy(p, c.stamp.Properties())
+	if c.stamp != nil {
+		maps.Copy(p, c.stamp.Properties())
+	}
+	maps.Copy(p, c.notes)
 	return &table.Summary{Operation: c.operation, Properties: p}
 }
 

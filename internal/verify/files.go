@@ -183,6 +183,7 @@ func (f *files) of(s *snapshot, d iceberg.DataFile) {
 	switch {
 	case s.stamp != nil && attempt != s.stamp.Attempt:
 		f.find(AddedFile, s.where(), fmt.Sprintf("has file %s, which attempt %s of its stamp did not write: %d rows", d.FilePath(), s.stamp.Attempt, d.Count()), todoHistory)
+	case s.Summary != nil && s.Summary.Properties[ReplayedBatch] != "" && !f.onBranch[s.SnapshotID]:
 	case s.stamp == nil && s.bad == nil && attempt != "":
 		f.find(AddedFile, s.where(), fmt.Sprintf("is of another writer and adds %s, a file of attempt %s of a pipeline: %d rows", d.FilePath(), attempt, d.Count()), todoHistory)
 	}
@@ -207,7 +208,13 @@ func (f *files) judge(s *snapshot, rows, removed, removedRows int64) {
 	if !ok {
 		added = rows
 	}
+	replayed := ""
+	if s.Summary != nil {
+		replayed = s.Summary.Properties[ReplayedBatch]
+	}
 	switch operation := s.operation(); {
+	case removed == 0 && replayed != "" && !f.onBranch[s.SnapshotID]:
+		f.note("%s has batch %s, run again on a branch", s.where(), replayed)
 	case removed == 0:
 		f.note("%s is of another writer: %s of %d rows", s.where(), operation, added)
 	case operation == table.OpReplace:
