@@ -21,6 +21,7 @@ type runFlags struct {
 	availableNow bool
 	takeover     bool
 	adopt        []string
+	accept       []string
 	grace        time.Duration
 	listen       string
 	pprof        bool
@@ -52,6 +53,7 @@ record), 3 records lost or histories disagree, 4 another driver took over.`,
 	cmd.Flags().BoolVar(&f.availableNow, "available-now", false, "end when everything is committed that is available now")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "do not wait for another driver that seems to own the pipeline; it is fenced")
 	cmd.Flags().StringSliceVar(&f.adopt, "adopt", nil, "sink@snapshot: the head of a table that is taken as it is, though expired snapshots hide whether it was rolled back")
+	cmd.Flags().StringSliceVar(&f.accept, "accept", nil, "sink/NAME or source/NAME: a change of the spec that `frazil plan` says needs a decision")
 	cmd.Flags().DurationVar(&f.grace, "grace", 20*time.Second, "how long a batch may go on after SIGTERM")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "address for /metrics, /livez and /readyz, such as :8080")
 	cmd.Flags().BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on --listen, too")
@@ -97,7 +99,7 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 	var p *pipeline.Pipeline // the status is made first, and asked later
 	status := server.NewStatus(spec.Name, interval(spec), time.Now, func() (map[string]int64, int64) { return p.Memory(ctx) })
 	p, err = pipeline.New(ctx, spec, pipeline.Options{
-		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Grace: f.grace, Log: log, Observer: both{show, status},
+		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Accept: f.accept, Grace: f.grace, Log: log, Observer: both{show, status},
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

@@ -41,6 +41,7 @@ type Options struct {
 	AvailableNow bool
 	Takeover     bool
 	Adopt        []string
+	Accept       []string // decisions about a changed spec, such as sink/NAME
 	Grace        time.Duration
 	// ReadOnly is for looking: no table, catalog or checkpoint is made, and what
 	// would be written to the checkpoint stays in memory.
@@ -486,7 +487,7 @@ func (p *Pipeline) patiently(ctx, stop context.Context, name string) (*sink.Tabl
 
 // Run runs the pipeline until its trigger ends or stop is cancelled.
 func (p *Pipeline) Run(ctx, stop context.Context) error {
-	d, err := p.Driver(ctx, stop)
+	d, err := p.decided(ctx, stop)
 	if err == nil {
 		return d.Run(ctx, stop)
 	}
