@@ -7,8 +7,19 @@ type Job struct {
 	Ranges  []Range
 	Sinks   []string
 	Attempt string
+	// Letters says, where the dead letters are among the sinks, whose they are.
+	Letters Letters
 	// State is, by sink, the Stamp.State to build on.
 	State map[string]string
+}
+
+// Letters says which rejected records are the dead letters of a job.
+type Letters struct {
+	// Source says that those are which the source rejects.
+	Source bool
+	// Sinks are those whose SQL runs for what it rejects, also where their rows are
+	// not wanted.
+	Sinks []string
 }
 
 // Result is what an execution came to in one sink.

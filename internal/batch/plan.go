@@ -123,6 +123,8 @@ type Plan struct {
 	Readers map[string]int32 `json:"readers,omitempty"`
 	Sinks   []SinkPlan       `json:"sinks"` // in the order of the spec
 	Writer  Writer           `json:"writer"`
+	// Recent is what came to the dead letters of the records before this batch.
+	Recent Fraction `json:"recent,omitzero"`
 	// Outcome of the batch before, for people and tools.
 	Outcome []Outcome `json:"outcome,omitempty"`
 }

@@ -56,7 +56,7 @@ func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared)
 	committing, hurry := context.WithCancel(within)
 	a := &ahead{cancel: cancel, hurry: hurry}
 	f := planner.Facts{
-		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.Position(), Last: p.Time, Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks,
+		Incarnation: d.inc, Entry: p.Entry + 1, Batch: p.Batch + 1, Position: p.Position(), Last: p.Time, Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks, Recent: ready.recent(p),
 	}
 	policy := planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.opts.Trigger.AvailableNow}
 	tags, pause := d.tags(), d.due()
@@ -101,7 +101,7 @@ func (d *Driver) predict(p *batch.Plan, ready *prepared) ([]planner.Sink, map[st
 			next.advance(p, &outcome{sink: s, landed: res.stamp, counts: res.counts})
 		}
 		predicted[s.Name] = next.before.Hash
-		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: next.before, From: next.from, Carried: next.carried})
+		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: next.before, From: next.from, Carried: next.carried, Late: d.late(s)})
 	}
 	return facts, predicted
 }
@@ -119,7 +119,7 @@ func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, p
 	if err != nil || next == nil {
 		return nil
 	}
-	ready, err := d.prepare(ctx, next, d.sinks, tags)
+	ready, err := d.prepare(ctx, next, d.sinks, tags, batch.Letters{Source: true, Sinks: d.names()})
 	if err != nil {
 		return nil
 	}

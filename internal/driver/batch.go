@@ -23,10 +23,10 @@ func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*pr
 	}
 	for {
 		ahead, err := d.try(ctx, p, ready, &watch)
-		if !errors.Is(err, errOutgrown) {
+		if !errors.Is(err, errOutgrown) && !errors.Is(err, errOvertaken) {
 			return ahead, err
 		}
-		d.log.Warn("the batch is executed again for the table as it is now", "batch", p.Batch, "reason", err)
+		d.log.Warn("the batch is executed again for the tables as they are now", "batch", p.Batch, "reason", err)
 		p, ready = d.last, nil // p, or a revision of it
 	}
 }
@@ -55,7 +55,7 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 	}
 	// Nothing of a finished batch waits for the work that runs ahead.
 	watch.done(p, ready, outcome)
-	if err := d.settle(toTheEnd(ctx), p, outcome); err != nil {
+	if err := d.settle(toTheEnd(ctx), p, ready, outcome); err != nil {
 		ahead.drop()
 		return nil, err
 	}
@@ -72,6 +72,10 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 		if err != nil {
 			return nil, nil, err
 		}
+		letters, err := d.letters(ctx, p, lacking)
+		if err != nil {
+			return nil, nil, err
+		}
 		if d.changed(p, lacking) || d.seizes(p, lacking) {
 			if p, err = d.revise(ctx, p, lacking, d.changed(p, lacking), "it was planned by another driver or for another spec"); err != nil {
 				return nil, nil, err
@@ -84,7 +88,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
-		ready, err := d.prepareAs(ctx, p, lacking)
+		ready, err := d.prepareAs(ctx, p, lacking, letters)
 		if err == nil {
 			kafka.over()
 			return p, ready, nil
@@ -229,7 +233,7 @@ func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {
 func (d *Driver) sinkFacts() []planner.Sink {
 	facts := make([]planner.Sink, 0, len(d.sinks))
 	for _, s := range d.sinks {
-		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: s.before, From: s.from, Carried: s.carried, Lags: s.lags})
+		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: s.before, From: s.from, Carried: s.carried, Lags: s.lags, Late: d.late(s)})
 	}
 	return facts
 }

@@ -20,6 +20,10 @@ type outcome struct {
 // written: the batch must be executed again.
 var errOutgrown = errors.New("the table's schema or partitioning was changed while the batch was written")
 
+// errOvertaken says that another driver has committed the batch under another
+// plan: the dead letters of this one may be others.
+var errOvertaken = errors.New("another driver has committed a part of the batch under a revision")
+
 // commit makes p's outcome known in every sink, in the order of the spec.
 func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) ([]*outcome, error) {
 	var all []*outcome
@@ -27,6 +31,9 @@ func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, wat
 		sp := p.Sink(s.Name)
 		if sp == nil || !sp.Active {
 			continue
+		}
+		if d.late(s) && ready.overtaken(p, all) {
+			return nil, errOvertaken
 		}
 		o, err := d.commitSink(ctx, p, ready, s, sp, watch)
 		if err != nil {
@@ -88,8 +95,8 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 
 // settle takes over what the batch came to: in memory, and in the executor's
 // state.
-func (d *Driver) settle(ctx context.Context, p *batch.Plan, all []*outcome) error {
-	d.lastOutcome = outcomes(all)
+func (d *Driver) settle(ctx context.Context, p *batch.Plan, ready *prepared, all []*outcome) error {
+	d.lastOutcome, d.recent = outcomes(all), ready.recent(p)
 	for _, o := range all {
 		o.sink.advance(p, o)
 		stamp := o.landed

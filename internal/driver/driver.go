@@ -18,6 +18,8 @@
 //     N's outcome is known in every sink. Work may run ahead of the log.
 //   - Execute once, commit many: a failed commit is tried again with the same
 //     files, after a look at what the table carries now.
+//   - Dead letters are committed last: what is missing of a batch after a crash is
+//     made again from the plan, its letters by the SQL of all sinks.
 //   - Done means that the table's tag carries a stamp of this incarnation whose
 //     plan hash is that of a logged revision of N. An error is never read to
 //     learn what happened; the table is.
@@ -49,8 +51,12 @@ type Rooms struct {
 	Sinks      []Sink // in the order of the spec
 	Checkpoint Checkpoint
 	Readers    Readers // nil: no source has a registry
-	Clock      Clock
-	Tasks      Tasks
+	// Letters, if not nil, takes the dead letters outside of the protocol, at least
+	// once: what it has is acknowledged when Close returns, before the batch is
+	// committed anywhere.
+	Letters func(ctx context.Context, attempt string) (Writer, error)
+	Clock   Clock
+	Tasks   Tasks
 	// NewID returns a random id that no other call returns.
 	NewID func() string
 	// Alive says whether a process of this host still runs.
@@ -75,6 +81,11 @@ type Options struct {
 	// Adopt names heads, as sink@snapshot, of which the tag may be taken as an
 	// ancestor though the walk between them ends at an expired snapshot.
 	Adopt []string
+	// DeadLetters is the name under which the executor hands over dead letters:
+	// that of the last sink, or of none with Rooms.Letters; "": there are none.
+	DeadLetters string
+	// MaxFraction is how many of the last records may become dead letters.
+	MaxFraction float64
 	// Grace is how long a batch may go on after the end was asked for.
 	Grace time.Duration
 	// StartTimeout is how long a server may be unavailable before the first
@@ -124,6 +135,7 @@ type Driver struct {
 	planned   *listing // of the newest plan; nil when it is told, or was found
 
 	lastOutcome []batch.Outcome
+	recent      batch.Fraction // behind the newest plan
 
 	readersAfter time.Time // before this, newer reader schemas are not tried again
 
@@ -220,6 +232,7 @@ func (d *Driver) run(ctx context.Context) error {
 			return err
 		}
 		d.last, d.ordinary, d.lastOutcome, d.planned = nil, nil, nil, nil
+		d.recent = batch.Fraction{}
 		d.seizing, d.beaten = d.opts.Takeover, false
 	}
 }

@@ -317,6 +317,7 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, kno
 // known: it is the next batch. A sink that the plan does not name joins later.
 func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
 	d.found(p)
+	d.recent = p.Recent
 	for _, s := range d.sinks {
 		if sp := p.Sink(s.Name); sp != nil {
 			s.before, s.from, s.carried, s.lags = sp.Before, sp.From, sp.Carried, sp.Lags

@@ -18,7 +18,13 @@ type prepared struct {
 	attempt string
 	sinks   map[string]*result // sinks that it was executed for
 	tally   batch.Tally
-	took    time.Duration
+	letters batch.Letters
+	// rejected counts its dead letters; judged says that they were counted, and
+	// share what part of the records they are.
+	rejected int64
+	judged   bool
+	share    batch.Fraction
+	took     time.Duration
 	// predicted is, while it ran ahead, what the batch before was expected to
 	// come to.
 	predicted map[string]string
@@ -36,10 +42,10 @@ type result struct {
 
 // prepare reads the plan's ranges, runs the SQL of the given sinks and writes
 // their files, all under a new attempt. tags are the stamps that the tables carry
-// now, or carried when this began.
-func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags map[string]string) (*prepared, error) {
+// now, or carried when this began; letters whose dead letters there are.
+func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags map[string]string, letters batch.Letters) (*prepared, error) {
 	begun := d.rooms.Clock.Now()
-	r := &prepared{plan: p, attempt: d.rooms.NewID(), sinks: map[string]*result{}}
+	r := &prepared{plan: p, attempt: d.rooms.NewID(), sinks: map[string]*result{}, letters: letters}
 	if len(sinks) == 0 {
 		return r, nil
 	}
@@ -88,7 +94,7 @@ func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks
 
 // execute runs the plan for the sinks.
 func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) (err error) {
-	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, State: map[string]string{}}
+	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, State: map[string]string{}, Letters: r.letters}
 	writers := map[string]Writer{}
 	defer func() {
 		if err != nil {
@@ -105,6 +111,10 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 			return fmt.Errorf("open files for sink %s: %w", s.Name, err)
 		}
 		writers[s.Name] = w
+	}
+	box, err := d.letterBox(ctx, &job, writers)
+	if err != nil {
+		return err
 	}
 	var tally batch.Tally
 	results, err := d.rooms.Executor.Execute(ctx, job,
@@ -123,6 +133,9 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 		return err
 	}
 	r.tally = r.tally.Plus(tally)
+	if err := d.judgeLetters(ctx, p, r, sinks, results, box); err != nil {
+		return err
+	}
 	for _, s := range sinks {
 		res := &result{Result: results[s.Name]}
 		if res.files, err = writers[s.Name].Close(ctx); err != nil {
@@ -158,6 +171,9 @@ func balance(ranges []batch.Range, t batch.Tally) error {
 // check compares what the source emitted with what the SQL was given, and what
 // came out of the SQL with what the files hold.
 func (r *result) check(sink string, t batch.Tally) error {
+	if !r.Balanced() {
+		return fmt.Errorf("%w: sink %s: what became of the rows that its SQL was given does not add up: %+v", errMiscount, sink, r.Inputs)
+	}
 	if r.Scanned != t.Rows {
 		return fmt.Errorf("%w: sink %s: the source emitted %d rows, its SQL was given %d", errMiscount, sink, t.Rows, r.Scanned)
 	}
@@ -168,12 +184,13 @@ func (r *result) check(sink string, t batch.Tally) error {
 }
 
 // stamp decides for each sink what its commit will carry, or that it commits
-// nothing: it has no rows, no change of state, no gap, nothing is due and the
-// batch was not revised. p is the plan as logged.
+// nothing: it has no rows, no change of state, no gap, nothing is due, the batch was
+// not revised and no commit of dead letters follows: those are as the other tables
+// have the batch, so it must be known what these have. p is the plan as logged.
 func (r *prepared) stamp(d *Driver, p *batch.Plan) {
 	for name, res := range r.sinks {
 		sp := p.Sink(name)
-		if res.files.Rows() == 0 && res.State == sp.Before.State && !sp.Due && !p.Lossy() {
+		if res.files.Rows() == 0 && res.State == sp.Before.State && !sp.Due && !p.Lossy() && !r.lettersFollow(d, p) {
 			continue
 		}
 		counts := sp.Carried.Plus(res.counts)

@@ -35,13 +35,13 @@ func differ(has, ids map[string]int32) bool {
 }
 
 // prepareAs prepares p for the sinks, with the schemas that it names.
-func (d *Driver) prepareAs(ctx context.Context, p *batch.Plan, sinks []*sink) (*prepared, error) {
+func (d *Driver) prepareAs(ctx context.Context, p *batch.Plan, sinks []*sink, letters batch.Letters) (*prepared, error) {
 	if len(sinks) > 0 {
 		if err := d.use(ctx, p); err != nil {
 			return nil, err
 		}
 	}
-	return d.prepare(ctx, p, sinks, d.tags())
+	return d.prepare(ctx, p, sinks, d.tags(), letters)
 }
 
 // outgrew says whether p failed for its reader schemas, or may have, and there are

@@ -140,6 +140,9 @@ func (w *world) checkCounts(ti int, s *snapshot) {
 	if c := st.Counts; c.Offsets != offsets || c.Written != int64(len(rows)) || c.Offsets != c.Data+c.Control+c.Lost {
 		w.fail("accounting", "t%d: batches %d..%d have %d offsets and %d rows, the stamp says %+v", ti, st.First, st.Last, offsets, len(rows), c)
 	}
+	if c := st.Counts; !c.Balanced() || w.isLetters(ti) && c.Letters != c.Written {
+		w.fail("accounting", "t%d: the counts of batches %d..%d do not add up: %+v", ti, st.First, st.Last, c)
+	}
 	var total batch.Counts
 	for x := s; x != nil && x.stamp != nil; x = x.prev {
 		if !x.restores {
@@ -254,6 +257,45 @@ func (w *world) checkEnd(pipe int) {
 		}
 		w.checkGaps(ti, t.newest(pipe))
 	}
+	w.checkLetters(pipe)
+}
+
+// checkLetters: what a sink's SQL was given is in its table or among the dead
+// letters, and never in both.
+func (w *world) checkLetters(pipe int) {
+	if !w.cfg.letters || w.onLoss || w.losses+w.drops+w.untagged > 0 || w.cfg.joins || w.cfg.rewind || w.cfg.shared || w.topicID > 1 || !w.allTruly() {
+		return
+	}
+	has := make([]map[int64]bool, len(w.tables))
+	for ti := range w.tables {
+		has[ti] = map[int64]bool{}
+		for _, f := range w.headFiles(ti) {
+			for _, r := range w.files[f].rows {
+				has[ti][r] = true
+			}
+		}
+	}
+	for p := range int32(simPartitions) {
+		start := w.tables[0].newest(pipe).first().Start[w.tp(p)]
+		for _, r := range w.part(w.tp(p)).records[start:] {
+			if r.bad && !has[w.cfg.tables][r.id*simLetters] {
+				w.fail("letter lost", "record %d cannot be decoded and is no dead letter", r.id)
+			}
+			for s := range w.cfg.tables {
+				if r.poison[s] && !r.narrow && has[s][r.id] == has[w.cfg.tables][r.letter(s)] {
+					w.fail("letter lost", "record %d of sink %d: in its table and among the dead letters: %v", r.id, s, has[s][r.id])
+				}
+			}
+		}
+	}
+}
+
+// first is the stamp with which a chain of snapshots begins.
+func (s *snapshot) first() *batch.Stamp {
+	for s.prev != nil && s.prev.stamp != nil {
+		s = s.prev
+	}
+	return s.stamp
 }
 
 // checkGaps: what was given up is really gone, and nothing before the first

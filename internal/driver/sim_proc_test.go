@@ -232,16 +232,27 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, Sources: planner.Sources{simRelation: {RecordLoss: p.onLoss}}, KeepBatches: 3, Trigger: driver.Trigger{Interval: w.cfg.interval}, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
+	if w.cfg.letters {
+		opts.DeadLetters, opts.MaxFraction = sinkName(w.cfg.tables), 1
+	}
 	for i := range w.tables {
 		if w.out[i] {
 			continue
 		}
-		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: specHash(p.spec[i]), Table: simSink{p, i}})
+		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: p.hash(i), Table: simSink{p, i}})
 		if w.adopt[i] != 0 {
 			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", sinkName(i), w.adopt[i]))
 		}
 	}
 	return rooms, opts
+}
+
+// hash is that of a sink's spec.
+func (p *proc) hash(i int) string {
+	if p.w.isLetters(i) {
+		return p.w.lettersHash(p.spec)
+	}
+	return specHash(p.spec[i])
 }
 
 func (p *proc) kill() {
@@ -304,6 +315,11 @@ func (w *world) judge(p *proc) {
 	says := func(s string) bool { return strings.Contains(p.err.Error(), s) }
 	switch {
 	case errors.Is(p.err, batch.ErrFenced):
+	case errors.Is(p.err, batch.ErrInvalid) && says("left the spec"):
+		w.expect(p, w.out[1])
+		w.join()
+	case errors.Is(p.err, batch.ErrInvalid) && says("under another spec"):
+		w.respec(p)
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
 	case errors.Is(p.err, batch.ErrInvalid) && says("was dropped and made again"):
@@ -354,6 +370,16 @@ func (w *world) judge(p *proc) {
 		w.expect(p, w.drops > 0)
 	default:
 		w.expect(p, false)
+	}
+}
+
+// respec gives a sink the spec back that its dead letters wait for.
+func (w *world) respec(p *proc) {
+	for i := range w.cfg.tables {
+		if strings.Contains(p.err.Error(), "sink "+sinkName(i)+" has batch") {
+			w.spec[i] = 3 - p.spec[i]
+			w.note("operator: sink %d gets spec %d back", i, w.spec[i])
+		}
 	}
 }
 

@@ -96,7 +96,7 @@ var simSchema = arrow.NewSchema([]arrow.Field{
 	{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
 }, nil)
 
-func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(arrow.RecordBatch) error) (batch.Tally, error) {
+func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var t batch.Tally
 	s.p.reading++
 	defer func() { s.p.reading-- }()
@@ -108,6 +108,7 @@ func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(
 		t.Offsets += r.Len()
 		t.Lost += r.Lost
 		b := array.NewRecordBuilder(memory.DefaultAllocator, simSchema)
+		bad := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(simSchema.Fields()[:1], nil))
 		for o := r.First(); o < r.End; o++ {
 			part := s.p.w.part(r.TopicPartition)
 			if r.TopicID != s.p.w.topic() || s.p.w.deleted || o < part.start {
@@ -125,6 +126,12 @@ func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(
 				return t, fmt.Errorf("offset %d of %s: %w", o, r.TopicPartition, batch.ErrOutdated)
 			}
 			t.Data++
+			if rec.bad {
+				t.DeadLettered++
+				t.Bad.Add(batch.CodeDecode)
+				bad.Field(0).(*array.Int64Builder).AppendValues([]int64{rec.id * simLetters}, nil)
+				continue
+			}
 			t.Rows++
 			b.Field(0).(*array.Int64Builder).Append(rec.id)
 			b.Field(1).(*array.Int32Builder).Append(int32(i))
@@ -132,6 +139,11 @@ func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, _ func(
 		}
 		if rows := b.NewRecordBatch(); rows.NumRows() > 0 {
 			if err := emit(rows); err != nil {
+				return t, err
+			}
+		}
+		if rows := bad.NewRecordBatch(); rows.NumRows() > 0 {
+			if err := letters(rows); err != nil {
 				return t, err
 			}
 		}
@@ -195,67 +207,124 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 	write func(string, arrow.RecordBatch) error,
 ) (map[string]batch.Result, error) {
 	w := e.p.w
-	results := map[string]batch.Result{}
 	if id := job.Plan.Readers[simRelation]; id != e.p.reader {
 		w.fail("wrong schema", "plan %d.r%d was made with schema %d, this driver reads with %d", job.Plan.Batch, job.Plan.Revision, id, e.p.reader)
 	}
 	w.read = append(w.read, reading{job.Plan.Batch, e.p.reader})
+	x := &simJob{simExecutor: e, job: job, write: write, results: map[string]batch.Result{}}
 	for _, s := range job.Sinks {
 		i := sinkIndex(s)
-		if sp := job.Plan.Sink(s); sp.Hash != specHash(e.p.spec[i]) {
-			w.fail("wrong spec", "sink %d: plan %d.r%d was made with %s, this driver has %s", i, job.Plan.Batch, job.Plan.Revision, sp.Hash, specHash(e.p.spec[i]))
+		if sp := job.Plan.Sink(s); sp.Hash != e.p.hash(i) {
+			w.fail("wrong spec", "sink %d: plan %d.r%d was made with %s, this driver has %s", i, job.Plan.Batch, job.Plan.Revision, sp.Hash, e.p.hash(i))
 		}
-		results[s] = batch.Result{State: job.State[s]}
+		x.results[s] = batch.Result{State: job.State[s]}
+		x.toLetters = x.toLetters || w.isLetters(i)
 	}
-	var deltas [simKeys]int
-	err := read(func(rows arrow.RecordBatch) error {
-		for _, s := range job.Sinks {
-			res := results[s]
-			if err := e.run(job, s, rows, &res, &deltas, write); err != nil {
-				return err
-			}
-			results[s] = res
-		}
-		return nil
-	}, nil)
-	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || deltas == [simKeys]int{} {
-		return results, err
+	err := read(x.emit, x.letters)
+	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || x.deltas == [simKeys]int{} {
+		return x.results, err
 	}
-	res := results[sinkName(0)]
-	res.State, err = e.merge(job, deltas)
-	results[sinkName(0)] = res
-	return results, err
+	res := x.results[sinkName(0)]
+	res.State, err = e.merge(job, x.deltas)
+	x.results[sinkName(0)] = res
+	return x.results, err
 }
 
-// run is the SQL of one sink over one record batch.
-func (e *simExecutor) run(job batch.Job, name string, rows arrow.RecordBatch, res *batch.Result, deltas *[simKeys]int, write func(string, arrow.RecordBatch) error) error {
-	s := sinkIndex(name)
-	w := e.p.w
-	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(simSchema.Fields()[:1], nil))
+// simJob is one execution.
+type simJob struct {
+	*simExecutor
+	job       batch.Job
+	write     func(string, arrow.RecordBatch) error
+	results   map[string]batch.Result
+	deltas    [simKeys]int
+	toLetters bool
+}
+
+func (x *simJob) emit(rows arrow.RecordBatch) error {
+	w := x.p.w
+	for i := range w.cfg.tables {
+		if !slices.Contains(x.job.Sinks, sinkName(i)) && (!x.toLetters || !slices.Contains(x.job.Letters.Sinks, sinkName(i))) {
+			continue
+		}
+		if err := x.run(i, rows); err != nil {
+			return err
+		}
+	}
+	if x.toLetters {
+		res := x.results[sinkName(w.cfg.tables)]
+		res.Scanned += rows.NumRows()
+		res.Unread += rows.NumRows()
+		x.results[sinkName(w.cfg.tables)] = res
+	}
+	return nil
+}
+
+// letters takes dead letters.
+func (x *simJob) letters(rows arrow.RecordBatch) error {
+	if !x.toLetters {
+		return nil
+	}
+	name := sinkName(x.p.w.cfg.tables)
+	res := x.results[name]
+	res.Letters += rows.NumRows()
+	res.Rows += rows.NumRows()
+	x.results[name] = res
+	return x.write(name, rows)
+}
+
+// run is the SQL of one sink over one record batch. Where the sink takes no part,
+// only what it rejects counts.
+func (x *simJob) run(s int, rows arrow.RecordBatch) error {
+	w, name := x.p.w, sinkName(s)
+	wanted := slices.Contains(x.job.Sinks, name)
+	one := arrow.NewSchema(simSchema.Fields()[:1], nil)
+	b, bad := array.NewRecordBuilder(memory.DefaultAllocator, one), array.NewRecordBuilder(memory.DefaultAllocator, one)
+	res := x.results[name]
 	res.Scanned += rows.NumRows()
 	for i := range int(rows.NumRows()) {
-		r := job.Ranges[rows.Column(1).(*array.Int32).Value(i)]
+		r := x.job.Ranges[rows.Column(1).(*array.Int32).Value(i)]
 		rec := w.part(r.TopicPartition).records[rows.Column(2).(*array.Int64).Value(i)]
 		switch {
-		case rec.poison[s] && e.p.spec[s] == 1:
-			e.p.poisoned = s
-			return fmt.Errorf("record %d: %w", rec.id, batch.ErrInvalid)
-		case rec.poison[s]:
+		case rec.poison[s] && w.cfg.letters && x.p.spec[s] == 1:
 			res.Rejected++
+			res.RejectedBy.Cast++
+			if x.toLetters {
+				res.Letters++
+				bad.Field(0).(*array.Int64Builder).Append(rec.letter(s))
+			}
 			continue
-		case rec.narrow && e.p.spec[s] == 2:
+		case rec.poison[s] && !w.cfg.letters && x.p.spec[s] == 1:
+			x.p.poisoned = s
+			return fmt.Errorf("record %d: %w", rec.id, batch.ErrInvalid)
+		case rec.poison[s] && !w.cfg.letters:
+			res.Rejected++
+			res.RejectedBy.Cast++
+			continue
+		case rec.narrow && x.p.spec[s] == 2:
+			res.Without++
 			continue
 		}
-		if s == 0 {
-			deltas[rec.key]++
+		if s == 0 && wanted {
+			x.deltas[rec.key]++
 		}
-		if rec.to[s] {
+		if !rec.to[s] {
+			res.Without++
+			continue
+		}
+		res.With++
+		if wanted {
 			res.Rows++
 			b.Field(0).(*array.Int64Builder).Append(rec.id)
 		}
 	}
+	x.results[name] = res
+	if out := bad.NewRecordBatch(); out.NumRows() > 0 {
+		if err := x.letters(out); err != nil {
+			return err
+		}
+	}
 	if out := b.NewRecordBatch(); out.NumRows() > 0 {
-		return write(name, out)
+		return x.write(name, out)
 	}
 	return nil
 }

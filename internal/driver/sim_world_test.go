@@ -21,7 +21,8 @@ import (
 const (
 	simPartitions = 2
 	simKeys       = 2
-	simSinks      = 2
+	simSinks      = 3 // the last of a world may be its dead letters
+	simLetters    = 10
 	simTopic      = "t"
 	simRemade     = 100 // uuids of tables that were dropped and made again begin here
 	simRelation   = "src"
@@ -85,6 +86,7 @@ type simConfig struct {
 	schemas                                  bool          // newer schemas are registered
 	shared                                   bool          // another pipeline writes into the same tables
 	sparse                                   bool          // sink 1 seldom has rows
+	letters                                  bool          // what is rejected becomes a dead letter
 	backlog                                  int           // records of each partition at the beginning, above two
 	kills                                    []int         // steps at which the process dies
 	hot                                      int           // weight of retention and of switching drivers, above the usual
@@ -97,9 +99,12 @@ type record struct {
 	key    int
 	hole   bool
 	schema int32          // it was written with; 0: the first one
+	bad    bool           // it cannot be decoded
 	to     [simSinks]bool // whose SQL lets it through
 	narrow bool           // the second spec filters it out
-	poison [simSinks]bool // a cast that fails under the sink's first spec; the second one rejects it
+	// poison is a cast that fails under the sink's first spec. The second one
+	// rejects it, or, where there are dead letters, takes it.
+	poison [simSinks]bool
 }
 
 // partition is one partition of one life of the topic.
@@ -247,8 +252,9 @@ type world struct {
 	procs    []*proc
 	spec     [simSinks]int
 	onLoss   bool
-	adopt    [simSinks]int64 // the head that the operator vouched for
-	rewound  batch.ID        // the batch of the newest rewind
+	owed     map[string][]int64 // dead letters, by the hash of their stamp
+	adopt    [simSinks]int64    // the head that the operator vouched for
+	rewound  batch.ID           // the batch of the newest rewind
 	losses   int
 	drops    int
 	untagged int
@@ -278,11 +284,14 @@ type reading struct {
 func newWorld(c *chooser, cfg simConfig) *world {
 	w := &world{
 		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
-		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1}, schema: 1, latest: cfg.latest,
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1, 1}, owed: map[string][]int64{}, schema: 1, latest: cfg.latest,
 	}
 	w.makeTopic()
 	for i := range cfg.tables {
 		w.tables = append(w.tables, newSimTable(i))
+	}
+	if cfg.letters {
+		w.tables = append(w.tables, newSimTable(cfg.tables))
 	}
 	for i := range cfg.drivers {
 		w.procs = append(w.procs, &proc{id: i, w: w})
@@ -347,7 +356,11 @@ func (w *world) produce(p int32) {
 	if w.cfg.sparse {
 		both, one = 2, 8
 	}
-	switch w.pick(both, one, 2, 1, 1) {
+	poison, bad := 1, 0
+	if w.cfg.letters {
+		poison, bad = 4, 2
+	}
+	switch w.pick(both, one, 2, 1, poison, bad) {
 	case 0:
 		r.to = [simSinks]bool{true, true}
 	case 1:
@@ -361,6 +374,8 @@ func (w *world) produce(p int32) {
 			r.to = [simSinks]bool{true, true}
 			r.poison[w.any(w.cfg.tables)] = true
 		}
+	case 5:
+		r.bad = true
 	}
 	w.add(p, r)
 }
@@ -388,6 +403,12 @@ func (w *world) available() []batch.Available {
 // want lists what a stamp owes to sink s: record ids, and changes of state. What
 // went by without a commit it owes as the plans of those batches had it.
 func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int) {
+	if w.isLetters(s) {
+		if rows, ok := w.owed[st.Hash()]; ok {
+			return rows, deltas
+		}
+		defer func() { w.owed[st.Hash()] = rows }()
+	}
 	p := w.plans[st.Plan]
 	for tp, end := range st.End {
 		at := st.Start[tp]
@@ -434,9 +455,26 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 			}
 		}
 	}
+	hash := ""
+	if p != nil && p.Sink(sinkName(s)) != nil {
+		hash = p.Sink(sinkName(s)).Hash
+	}
 	for o := start; o < end; o++ {
 		r := w.part(tp).records[o]
-		if r.hole || r.poison[s] || r.narrow && narrow || o >= lost.Start && o < lost.First() {
+		if r.hole || o >= lost.Start && o < lost.First() {
+			continue
+		}
+		if w.isLetters(s) {
+			*rows = append(*rows, r.letters(hash, func(sink int) string {
+				if p != nil && p.Sink(sinkName(s)).CatchUp {
+					return "" // they are made by the spec that there is now
+				}
+				return w.specOf(sink, tp, o)
+			})...)
+			continue
+		}
+		fails := r.poison[s] && (!w.cfg.letters || hash != specHash(2))
+		if r.bad || fails || r.narrow && narrow {
 			continue
 		}
 		deltas[r.key]++
@@ -445,6 +483,64 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 		}
 	}
 }
+
+// isLetters says whether a table is that of the dead letters.
+func (w *world) isLetters(ti int) bool { return w.cfg.letters && ti == w.cfg.tables }
+
+// lettersHash is the hash of the dead letters' spec: the specs of all sinks.
+func (w *world) lettersHash(spec [simSinks]int) string {
+	hash := "letters"
+	for i := range w.cfg.tables {
+		if w.out[i] {
+			hash += "-"
+		} else {
+			hash += fmt.Sprint(spec[i])
+		}
+	}
+	return hash
+}
+
+// letters are those that a record gives under a spec of the dead letters, "" for
+// what every spec owes. A sink that has it already, as taken says, has its own.
+func (r record) letters(hash string, taken func(sink int) string) (rows []int64) {
+	if r.bad {
+		return []int64{r.id * simLetters}
+	}
+	for i, v := range strings.TrimPrefix(hash, "letters") {
+		if !r.poison[i] || v == '-' {
+			continue
+		}
+		spec := taken(i)
+		if spec == "" {
+			spec = specHash(int(v - '0'))
+		}
+		if spec == specHash(1) {
+			rows = append(rows, r.letter(i))
+		}
+	}
+	return rows
+}
+
+// specOf is the spec under which a table has an offset, "" if it has not got it.
+// What went by without a commit had no dead letters.
+func (w *world) specOf(sink int, tp batch.TopicPartition, offset int64) string {
+	for x := w.tables[sink].newest(0); x != nil && x.stamp != nil; x = x.prev {
+		if offset < x.stamp.Start[tp] || offset >= x.stamp.End[tp] || x.stamp.Kind != "" {
+			continue
+		}
+		p := w.plans[x.stamp.Plan]
+		for _, r := range p.Ranges {
+			if r.TopicPartition == tp && r.Start <= offset && offset < r.End {
+				return p.Sink(sinkName(sink)).Hash
+			}
+		}
+		return specHash(2)
+	}
+	return ""
+}
+
+// letter is the one that a sink gives.
+func (r record) letter(sink int) int64 { return r.id*simLetters + int64(sink) + 1 }
 
 // restore reads the state that a chain of changelogs gives.
 func (w *world) restore(name string) (sum [simKeys]int, ok bool) {

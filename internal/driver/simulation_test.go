@@ -20,7 +20,7 @@ var (
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
 	simPairs = flag.Bool("pairs", false, "kill at each pair of calls")
-	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising or exhaustive")
+	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering or exhaustive")
 )
 
 // event lets one thing happen.
@@ -34,7 +34,7 @@ func (w *world) event() {
 	}
 	ti := 0
 	if len(w.tables) > 1 && c.foreign {
-		ti = w.pick(1, 1)
+		ti = w.any(len(w.tables))
 	}
 	undo := slices.ContainsFunc(w.tables, func(t *simTable) bool { return t.before != 0 })
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
@@ -87,7 +87,7 @@ func (w *world) event() {
 	case 17:
 		w.remakeTable(ti)
 	case 18:
-		s := w.any(len(w.tables))
+		s := w.any(c.tables)
 		w.spec[s] = 3 - w.spec[s]
 		w.note("operator: sink %d gets spec %d", s, w.spec[s])
 	case 19:
@@ -230,14 +230,14 @@ func vary(seed uint64) simConfig {
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
 		shared: seed/37%4 == 0, deploy: seed/41%3 == 0, schemas: seed/43%3 == 0,
 		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
-		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0,
+		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0, letters: seed/53%2 == 0,
 	}
 }
 
 // lagging is where the rarest holes were found: two busy drivers, sinks that
 // seldom commit, retention at their heels.
-func lagging(uint64) simConfig {
-	return simConfig{tables: 2, drivers: 2, steps: 400, delays: 6, retention: true, sparse: true, hot: 6}
+func lagging(seed uint64) simConfig {
+	return simConfig{tables: 2, drivers: 2, steps: 400, delays: 6, retention: true, sparse: true, hot: 6, letters: seed%3 == 0, poison: seed%6 == 0}
 }
 
 // revising is two drivers that seldom have the same spec, and commits on their
@@ -245,7 +245,7 @@ func lagging(uint64) simConfig {
 func revising(seed uint64) simConfig {
 	return simConfig{
 		tables: 2, drivers: 2, steps: 300, delays: 6, retention: true, poison: true, deploy: true, schemas: true, sparse: seed%2 == 0,
-		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6,
+		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6, letters: seed%7 < 4,
 	}
 }
 
@@ -254,7 +254,16 @@ func revising(seed uint64) simConfig {
 func joining(seed uint64) simConfig {
 	return simConfig{
 		tables: 2, drivers: 1 + int(seed%2), steps: 400, delays: int(seed % 3), joins: true, sparse: seed%3 == 0, loss: seed%5 < 2,
-		retention: seed%7 == 0, remake: seed%11 == 0, rewind: seed%13 == 0, latest: seed%4 == 0, deploy: seed%17 == 0,
+		retention: seed%7 == 0, remake: seed%11 == 0, rewind: seed%13 == 0, latest: seed%4 == 0, deploy: seed%17 == 0, letters: seed%19 < 7, poison: seed%19 < 7,
+	}
+}
+
+// lettering is drivers that die, or change their spec, between a table's commit
+// and that of the dead letters.
+func lettering(seed uint64) simConfig {
+	return simConfig{
+		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%2), steps: 300, delays: int(seed % 5), letters: true, poison: true, deploy: seed%4 > 0,
+		sparse: seed%3 == 0, foreign: seed%7 == 0, loss: seed%11 == 0, hot: int(seed % 13 / 10 * 6),
 	}
 }
 
@@ -264,7 +273,7 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
-	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising, "joining": joining} {
+	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering} {
 		if *simOnly != "" && *simOnly != name {
 			continue
 		}
@@ -308,6 +317,7 @@ func TestSimulationExhaustive(t *testing.T) {
 	for _, cfg := range []simConfig{
 		{tables: 1, drivers: 2, steps: 60, delays: 1},
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true, schemas: true},
+		{tables: 1, drivers: 1, steps: 60, delays: 1, poison: true, letters: true, deploy: true},
 	} {
 		for i := range 60 {
 			for v := 1; v <= 23; v++ {

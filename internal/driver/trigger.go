@@ -137,7 +137,7 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 		return nil, err
 	}
 	last, sinks := d.last, d.sinkFacts()
-	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed}
+	f := planner.Facts{Incarnation: d.inc, Batch: d.nextBatch(), Readers: d.readers(), Writer: d.opts.Writer, Sinks: sinks, Outcome: d.lastOutcome, Confirmed: confirmed, Recent: d.recent}
 	if last != nil {
 		f.Batch, f.Entry, f.Last, f.Position = last.Batch+1, last.Entry+1, last.Time, last.Position()
 		f.CaughtUp = last.CatchesUp()

@@ -270,7 +270,12 @@ func (e *Executor) Execute(ctx context.Context, job batch.Job, read func(emit, l
 	}
 	x := &execution{Executor: e, ctx: ctx, job: job, write: write, results: map[string]batch.Result{}}
 	x.choose()
-	err := read(x.emit, x.letters)
+	err := read(x.emit, func(letters arrow.RecordBatch) error {
+		if !job.Letters.Source {
+			return nil
+		}
+		return x.letters(letters)
+	})
 	x.explain()
 	return x.results, err
 }

@@ -129,14 +129,14 @@ func (f *feed) settle(rows arrow.RecordBatch) error {
 	return nil
 }
 
-// choose names the sinks whose SQL runs: those of the job, and for the dead letters
-// all, because each of them may reject.
+// choose names the sinks whose SQL runs: those of the job, and those whose rejects
+// are dead letters.
 func (x *execution) choose() {
 	for _, s := range x.job.Sinks {
 		x.results[s] = batch.Result{State: x.job.State[s]}
 	}
 	for _, s := range x.opts.Sinks {
-		if _, ok := x.results[s.Name]; ok || x.toLetters() {
+		if _, ok := x.results[s.Name]; ok || x.toLetters() && slices.Contains(x.job.Letters.Sinks, s.Name) {
 			x.sinks = append(x.sinks, s.Name)
 		}
 	}

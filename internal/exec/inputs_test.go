@@ -112,7 +112,7 @@ func lettered(t *testing.T, e *Executor, n int, sinks ...string) (map[string]int
 	t.Helper()
 	job := batch.Job{
 		Plan:   &batch.Plan{Incarnation: batch.Incarnation{Name: "p"}, Batch: 9, Versions: map[string]string{"pages": "v1"}},
-		Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks", Topic: "clicks", Partition: 4}}}, Sinks: sinks,
+		Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks", Topic: "clicks", Partition: 4}}}, Sinks: sinks, Letters: batch.Letters{Source: true, Sinks: []string{"s0", "s1", "s2"}},
 	}
 	rowsOf := map[string]int{}
 	var lines []string

@@ -70,7 +70,7 @@ func (s Sink) waits() batch.SinkPlan {
 }
 
 // own returns where a lagging table stands in every partition of the position:
-// at its stamp's end; without a stamp where `start` says; at the beginning of a
+// at its stamp's end; without a stamp where `start` says, or where the position is; at the beginning of a
 // partition that appeared since. Of a topic that is gone it has what the others
 // have, less a gap of unknown length. It also returns where the table stands in
 // partitions that were closed since.
@@ -81,6 +81,9 @@ func own(f Facts, p Policy, s Sink) (batch.Offsets, error) {
 		if _, open := f.Position[tp]; !open {
 			from[tp] = at
 		}
+	}
+	if s.Late && s.From == nil {
+		return f.Position.Clone(), nil
 	}
 	for tp, end := range f.Position {
 		at, ok := s.From[tp]

@@ -39,6 +39,7 @@ type Facts struct {
 	Readers  map[string]int32 // by source, the reader schema of the rooms
 	Writer   batch.Writer
 	Outcome  []batch.Outcome
+	Recent   batch.Fraction
 	Sinks    []Sink // in the order of the spec
 }
 
@@ -52,6 +53,9 @@ type Sink struct {
 	Carried batch.Counts
 	// Lags says that its table may lack records before Position.
 	Lags bool
+	// Late says that without a stamp it joins at Position: what was before is not
+	// its.
+	Late bool
 }
 
 // Policy is what the spec says about planning.
@@ -245,7 +249,7 @@ func (f Facts) plan(ranges []batch.Range) *batch.Plan {
 	}
 	return &batch.Plan{
 		Incarnation: f.Incarnation, Entry: f.Entry, Batch: f.Batch, Ranges: ranges, Time: now,
-		Versions: f.Versions, Readers: f.Readers, Writer: f.Writer, Outcome: f.Outcome,
+		Versions: f.Versions, Readers: f.Readers, Writer: f.Writer, Outcome: f.Outcome, Recent: f.Recent,
 	}
 }
 
