@@ -17,7 +17,7 @@ const module = "github.com/frazil-io/frazil/"
 // allowed are the packages of ours that each one may import, below internal/.
 var allowed = map[string][]string{
 	"batch": {}, "config": {}, "planner": {"batch"}, "driver": {"batch", "planner"},
-	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch"}, "sink": {"batch", "kafka", "lake", "sink"},
+	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch", "kafka", "deadletter"}, "sink": {"batch", "kafka", "lake", "sink"},
 	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "registry": {"batch"}, "objstore": {"batch", "objstore"},
 	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver", "batch"},
 	"verify": {"batch", "checkpoint", "lake"},

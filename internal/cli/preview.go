@@ -39,7 +39,7 @@ its rows. It leaves nothing behind: no checkpoint, no table, no group offsets.`,
 				return err
 			}
 			if sink == "" {
-				sink = spec.Sinks.Names[0]
+				sink = spec.Queries()[0]
 			}
 			w := newRowWriter(a.out, format, widthOf(a.out))
 			if err := w.header(p.Schema(sink)); err != nil {
@@ -69,8 +69,8 @@ its rows. It leaves nothing behind: no checkpoint, no table, no group offsets.`,
 
 // knownSink refuses a sink that the spec does not have.
 func knownSink(spec *config.Spec, name string) error {
-	if name != "" && !slices.Contains(spec.Sinks.Names, name) {
-		return fmt.Errorf("%w: the spec has no sink %q, but %s", errUsage, name, strings.Join(spec.Sinks.Names, ", "))
+	if name != "" && !slices.Contains(spec.Queries(), name) {
+		return fmt.Errorf("%w: the spec has no sink %q, but %s", errUsage, name, strings.Join(spec.Queries(), ", "))
 	}
 	return nil
 }

@@ -106,7 +106,7 @@ func (a *app) explainCommand() *cobra.Command {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			defer p.Close()
-			for _, name := range spec.Sinks.Names {
+			for _, name := range spec.Queries() {
 				e, err := p.Explain(ctx, name)
 				if err != nil {
 					return err

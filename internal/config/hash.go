@@ -19,7 +19,8 @@ var outside = map[string]bool{
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,
 // formatting, the order of keys, other sinks and macros that it does not use do
-// not count.
+// not count, nor where its dead letters go. The dead letters depend on the SQL of
+// all sinks.
 func (s *Spec) SinkHash(sink string) string {
 	catalogs := map[string]string{}
 	for name, c := range s.Catalogs {
@@ -29,7 +30,17 @@ func (s *Spec) SinkHash(sink string) string {
 		"name": s.Name, "catalogs": catalogs, "sources": plain(reflect.ValueOf(s.Sources.By)), "tables": plain(reflect.ValueOf(s.Tables.By)),
 		"views": s.Views.By, "views_order": s.Views.Names, "sink": plain(reflect.ValueOf(s.Sinks.By[sink])),
 	}
-	if used := s.macrosOf(sink); len(used) > 0 {
+	used := s.macrosOf(s.Sinks.By[sink].SQL)
+	if sink == DeadLetters { // what the SQL of any sink rejects is theirs
+		all := map[string]string{}
+		text := ""
+		for _, name := range s.Queries() {
+			all[name] = s.Sinks.By[name].SQL
+			text += all[name] + "\n"
+		}
+		keys["sinks"], used = all, s.macrosOf(text)
+	}
+	if len(used) > 0 {
 		keys["macros"] = used
 	}
 	data, err := json.Marshal(keys)
@@ -43,17 +54,17 @@ func (s *Spec) SinkHash(sink string) string {
 // word is what may be the name of a macro in SQL.
 var word = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
 
-// macrosOf are the macros whose names stand anywhere in a sink's SQL, in a view,
+// macrosOf are the macros whose names stand anywhere in SQL, in a view,
 // or in such a macro, in their order. A name in a comment counts, too: that
 // changes the hash once too often, never too seldom.
-func (s *Spec) macrosOf(sink string) (used [][2]string) {
+func (s *Spec) macrosOf(sql string) (used [][2]string) {
 	words := map[string]bool{}
 	note := func(sql string) {
 		for _, w := range word.FindAllString(sql, -1) {
 			words[strings.ToLower(w)] = true
 		}
 	}
-	note(s.Sinks.By[sink].SQL)
+	note(sql)
 	for _, v := range s.Views.By {
 		note(v)
 	}

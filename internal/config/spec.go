@@ -15,8 +15,8 @@ type Spec struct {
 	Tables      Ordered[Dimension] `yaml:"tables"`
 	Macros      Ordered[string]    `yaml:"macros"` // name(parameters): expression
 	Views       Ordered[string]    `yaml:"views"`
-	Sinks       Ordered[Sink]      `yaml:"sinks"`
-	DeadLetter  any                `yaml:"dead_letter" later:"dead letters come with a later version; use on_bad_record: fail or skip"`
+	Sinks       Ordered[Sink]      `yaml:"sinks"` // the last one is DeadLetters where they have a table
+	DeadLetter  *DeadLetter        `yaml:"dead_letter"`
 	Maintenance Maintenance        `yaml:"maintenance"`
 
 	mask Mask
@@ -166,6 +166,33 @@ type Sink struct {
 	OrderBy any      `yaml:"order_by" later:"mode: update comes with a later version; use mode: append"`
 	Audit   any      `yaml:"audit" later:"audits come with a later version; leave it out"`
 	Expect  any      `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
+}
+
+// DeadLetters is the name of the sink that the table of dead letters is.
+const DeadLetters = "dead_letters"
+
+// DeadLetter is where rejected records go.
+type DeadLetter struct {
+	Iceberg     *Iceberg         `yaml:"iceberg"`
+	Kafka       *DeadLetterTopic `yaml:"kafka"`
+	MaxFraction *float64         `yaml:"max_fraction"`
+}
+
+// DeadLetterTopic is a topic for rejected records.
+type DeadLetterTopic struct {
+	Brokers Addresses `yaml:"brokers"`
+	Topic   string    `yaml:"topic"`
+	SASL    *SASL     `yaml:"sasl"`
+	TLS     *TLS      `yaml:"tls"`
+}
+
+// Queries are the names of the sinks that have SQL.
+func (s *Spec) Queries() []string {
+	names := s.Sinks.Names
+	if n := len(names); n > 0 && names[n-1] == DeadLetters {
+		return names[:n-1]
+	}
+	return names
 }
 
 // Iceberg is the table of a sink.

@@ -56,7 +56,7 @@ func (p *parse) validate(s *Spec) {
 	p.relations(s)
 	for _, name := range s.Sources.Names {
 		src := s.Sources.By[name]
-		p.source("sources."+name, s.Name, &src)
+		p.source("sources."+name, s.Name, s.DeadLetter != nil, &src)
 		s.Sources.By[name] = src
 	}
 	for _, name := range s.Tables.Names {
@@ -142,7 +142,7 @@ func (p *parse) one(path string, value *string, allowed ...string) {
 	p.fail(path, "%q is not %s", *value, strings.Join(allowed, " or "))
 }
 
-func (p *parse) source(path, pipeline string, s *Source) {
+func (p *parse) source(path, pipeline string, letters bool, s *Source) {
 	switch s.Format {
 	case "json":
 		p.jsonSchema(path, s)
@@ -175,9 +175,12 @@ func (p *parse) source(path, pipeline string, s *Source) {
 	p.one(path+".options.encoding", &s.Options.Encoding, "none", "gzip", "zstd")
 	p.one(path+".timestamps", &s.Timestamps, "rfc3339", "s", "ms", "us", "ns")
 	p.one(path+".tombstones", &s.Tombstones, "drop", "keep", "reject")
-	if s.OnBadRecord == "dead_letter" {
-		p.fail(path+".on_bad_record", "dead letters come with a later version; use fail or skip")
-	} else {
+	switch {
+	case letters:
+		p.one(path+".on_bad_record", &s.OnBadRecord, "dead_letter", "fail", "skip")
+	case s.OnBadRecord == "dead_letter":
+		p.fail(path+".on_bad_record", "dead_letter needs a place for them; write dead_letter: {iceberg: {catalog: …, table: …}} beside sources")
+	default:
 		p.one(path+".on_bad_record", &s.OnBadRecord, "fail", "skip")
 	}
 	if s.Kafka == nil {
@@ -303,18 +306,10 @@ func (p *parse) registry(path string, s *Source) {
 }
 
 func (p *parse) kafka(path, pipeline string, k *Kafka) {
-	if len(k.Brokers) == 0 {
-		p.fail(path, "brokers are missing; write for instance [localhost:9092]")
-	}
-	for _, b := range k.Brokers {
-		host, port, err := net.SplitHostPort(b)
-		if n, bad := strconv.Atoi(port); err != nil || host == "" || strings.Contains(b, "/") || bad != nil || n < 1 || n > 65535 {
-			p.fail(path+".brokers", "%q is not host:port", b)
-		}
-	}
+	p.brokers(path, k.Brokers)
 	for i, topic := range k.Topics {
 		switch {
-		case !topicName.MatchString(topic) || len(topic) > 249 || topic == "." || topic == "..":
+		case !isTopic(topic):
 			p.fail(path+".topics", "%q is not the name of a topic: up to 249 letters, digits, dots, underscores and hyphens", topic)
 		case slices.Contains(k.Topics[:i], topic):
 			p.fail(path+".topics", "topic %q is there twice", topic)
@@ -342,13 +337,34 @@ func (p *parse) kafka(path, pipeline string, k *Kafka) {
 		group := "frazil-" + pipeline
 		k.Group = &group
 	}
-	if k.SASL != nil {
-		mechanism := k.SASL.Mechanism
-		p.one(path+".sasl.mechanism", &mechanism, "", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "aws_msk_iam")
-		if mechanism == "" {
-			p.fail(path+".sasl", "mechanism is missing; write plain, scram-sha-256, scram-sha-512, oauthbearer or aws_msk_iam")
+	p.sasl(path, k.SASL)
+}
+
+func (p *parse) sasl(path string, s *SASL) {
+	if s == nil {
+		return
+	}
+	mechanism := s.Mechanism
+	p.one(path+".sasl.mechanism", &mechanism, "", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer", "aws_msk_iam")
+	if mechanism == "" {
+		p.fail(path+".sasl", "mechanism is missing; write plain, scram-sha-256, scram-sha-512, oauthbearer or aws_msk_iam")
+	}
+}
+
+func (p *parse) brokers(path string, brokers Addresses) {
+	if len(brokers) == 0 {
+		p.fail(path, "brokers are missing; write for instance [localhost:9092]")
+	}
+	for _, b := range brokers {
+		host, port, err := net.SplitHostPort(b)
+		if n, bad := strconv.Atoi(port); err != nil || host == "" || strings.Contains(b, "/") || bad != nil || n < 1 || n > 65535 {
+			p.fail(path+".brokers", "%q is not host:port", b)
 		}
 	}
+}
+
+func isTopic(name string) bool {
+	return topicName.MatchString(name) && len(name) <= 249 && name != "." && name != ".."
 }
 
 // postgresRefresh is how often a table of PostgreSQL is read where the spec does
@@ -451,6 +467,68 @@ func (p *parse) sinks(s *Spec) {
 		taken[table] = name
 		s.Sinks.By[name] = sink
 	}
+	p.deadLetter(s, taken)
+}
+
+// maxFraction is how many of the last records may be dead letters where the spec
+// does not say.
+const maxFraction = 0.01
+
+// deadLetter checks where rejected records go. taken are the tables of sinks.
+func (p *parse) deadLetter(s *Spec, taken map[string]string) {
+	if _, ok := s.Sinks.By[DeadLetters]; ok {
+		p.fail("sinks."+DeadLetters, "the name is that of the dead letters; choose another one")
+	}
+	d := s.DeadLetter
+	if d == nil {
+		return
+	}
+	if d.MaxFraction == nil {
+		most := maxFraction
+		d.MaxFraction = &most
+	}
+	if m := *d.MaxFraction; m < 0 || m > 1 {
+		p.fail("dead_letter.max_fraction", "%g is not between 0 and 1; 0.01 is one of a hundred records", m)
+	}
+	if (d.Iceberg == nil) == (d.Kafka == nil) {
+		p.fail("dead_letter", "say where they go: either iceberg, a table, or kafka, a topic")
+		return
+	}
+	if d.Kafka != nil {
+		p.deadLetterTopic(s, d.Kafka)
+		return
+	}
+	p.iceberg("dead_letter.iceberg", s, d.Iceberg)
+	if was, ok := taken[d.Iceberg.Catalog+"/"+d.Iceberg.Table]; ok {
+		p.fail("dead_letter.iceberg.table", "sink %s writes table %s already; give the dead letters a table of their own", was, d.Iceberg.Table)
+		return
+	}
+	if s.Sinks.By != nil {
+		s.Sinks.Names = append(s.Sinks.Names[:len(s.Sinks.Names):len(s.Sinks.Names)], DeadLetters)
+		s.Sinks.By[DeadLetters] = Sink{Mode: "append", Iceberg: d.Iceberg}
+	}
+}
+
+func (p *parse) deadLetterTopic(s *Spec, k *DeadLetterTopic) {
+	const path = "dead_letter.kafka"
+	p.brokers(path, k.Brokers)
+	if !isTopic(k.Topic) {
+		p.fail(path+".topic", "%q is not the name of a topic: up to 249 letters, digits, dots, underscores and hyphens", k.Topic)
+	}
+	for _, name := range s.Sources.Names {
+		from := s.Sources.By[name].Kafka
+		if from == nil || !slices.ContainsFunc(from.Brokers, func(b string) bool { return slices.Contains(k.Brokers, b) }) {
+			continue
+		}
+		reads := slices.Contains(from.Topics, k.Topic)
+		if pattern, err := regexp.Compile(from.TopicPattern); from.TopicPattern != "" && err == nil {
+			reads = pattern.MatchString(k.Topic)
+		}
+		if reads {
+			p.fail(path+".topic", "source %s reads topic %q: what it rejects would come again; choose another topic", name, k.Topic)
+		}
+	}
+	p.sasl(path, k.SASL)
 }
 
 func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {

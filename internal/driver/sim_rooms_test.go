@@ -242,7 +242,7 @@ type simJob struct {
 
 func (x *simJob) emit(rows arrow.RecordBatch) error {
 	w := x.p.w
-	for i := range w.cfg.tables {
+	for i := range w.sinks() {
 		if !slices.Contains(x.job.Sinks, sinkName(i)) && (!x.toLetters || !slices.Contains(x.job.Letters.Sinks, sinkName(i))) {
 			continue
 		}

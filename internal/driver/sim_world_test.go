@@ -469,7 +469,7 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 				if p != nil && p.Sink(sinkName(s)).CatchUp {
 					return "" // they are made by the spec that there is now
 				}
-				return w.specOf(sink, tp, o)
+				return w.specOf(pipeOf(p), sink, tp, o)
 			})...)
 			continue
 		}
@@ -482,6 +482,22 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 			*rows = append(*rows, r.id)
 		}
 	}
+}
+
+// sinks is how many tables belong to sinks with SQL.
+func (w *world) sinks() int {
+	if w.cfg.letters {
+		return w.cfg.tables
+	}
+	return len(w.tables)
+}
+
+// pipeOf is the pipeline that made a plan.
+func pipeOf(p *batch.Plan) int {
+	if p == nil {
+		return 0
+	}
+	return slices.Index(simPipelines[:], p.Incarnation.Name)
 }
 
 // isLetters says whether a table is that of the dead letters.
@@ -523,8 +539,8 @@ func (r record) letters(hash string, taken func(sink int) string) (rows []int64)
 
 // specOf is the spec under which a table has an offset, "" if it has not got it.
 // What went by without a commit had no dead letters.
-func (w *world) specOf(sink int, tp batch.TopicPartition, offset int64) string {
-	for x := w.tables[sink].newest(0); x != nil && x.stamp != nil; x = x.prev {
+func (w *world) specOf(pipe, sink int, tp batch.TopicPartition, offset int64) string {
+	for x := w.tables[sink].newest(pipe); x != nil && x.stamp != nil; x = x.prev {
 		if offset < x.stamp.Start[tp] || offset >= x.stamp.End[tp] || x.stamp.Kind != "" {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/exec/dimension"
 	"github.com/frazil-io/frazil/internal/exec/duckdb"
 	"github.com/frazil-io/frazil/internal/exec/stream"
@@ -226,7 +227,12 @@ func catalogOf(ctx context.Context, i *duckdb.Instance) (stream.Catalog, error) 
 }
 
 // Schema returns the columns of a sink's rows.
-func (e *Executor) Schema(sink string) *arrow.Schema { return e.schemas[sink] }
+func (e *Executor) Schema(sink string) *arrow.Schema {
+	if sink == e.opts.DeadLetters && sink != "" {
+		return deadletter.Schema()
+	}
+	return e.schemas[sink]
+}
 
 // Close frees the instances. Nothing may run any more.
 func (e *Executor) Close() {

@@ -23,6 +23,7 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
 	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/deadletter/topic"
 	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/exec"
 	"github.com/frazil-io/frazil/internal/exec/stream"
@@ -73,6 +74,7 @@ type Pipeline struct {
 	records  *checkpoint.Checkpoint
 	catalogs map[string]*lake.Catalog
 	tables   map[string]*sink.Table
+	letters  *topic.Topic // nil: they have none
 	log      *slog.Logger
 
 	committed map[string]bool // sinks to whose tables the checkpoint knows commits; set before they are opened
@@ -108,7 +110,7 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	}
 	for _, name := range spec.Sinks.Names {
 		if o := p.sinkOptions(name); *spec.Sinks.By[name].Iceberg.Create {
-			if err := sink.Check(o, p.exec.Schema(name)); err != nil {
+			if err := sink.Check(o, p.Schema(name)); err != nil {
 				p.exec.Close()
 				return nil, fmt.Errorf("sink %s: %w", name, err)
 			}
@@ -169,7 +171,7 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 		if src.Metadata {
 			fields = append(fields[:len(fields):len(fields)], decode.MetadataFields()...)
 		}
-		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip"})
+		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip", DeadLetters: src.OnBadRecord == "dead_letter"})
 	}
 	for _, signature := range s.Macros.Names {
 		o.Macros = append(o.Macros, stream.Macro{Signature: signature, SQL: s.Macros.By[signature]})
@@ -177,7 +179,10 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 	for _, name := range s.Views.Names {
 		o.Views = append(o.Views, stream.View{Name: name, SQL: s.Views.By[name]})
 	}
-	for _, name := range s.Sinks.Names {
+	if s.DeadLetter != nil {
+		o.DeadLetters = config.DeadLetters
+	}
+	for _, name := range s.Queries() {
 		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
 	}
 	o.Tables = p.dimensions
@@ -199,6 +204,9 @@ func (p *Pipeline) Close() {
 	defer p.mu.Unlock()
 	if p.source != nil {
 		p.source.Close()
+	}
+	if p.letters != nil {
+		p.letters.Close()
 	}
 	p.exec.Close()
 	for _, c := range p.catalogs {
@@ -295,7 +303,7 @@ func (p *Pipeline) sourceOptions(name string, reader decode.Schema) source.Optio
 		Name: name, Kafka: kafkaOptions(k), Topics: k.Topics, Pattern: k.TopicPattern,
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
-		SkipBad: s.OnBadRecord == "skip", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
+		SkipBad: s.OnBadRecord == "skip", DeadLetters: s.OnBadRecord == "dead_letter", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
 		Decoder: func() (decode.Decoder, error) { return p.decoder(name, reader) },
 	}
 }
@@ -312,7 +320,7 @@ func (p *Pipeline) Table(ctx context.Context, name string) (*sink.Table, error) 
 	if t := p.tables[name]; t != nil {
 		return t, nil
 	}
-	t, err := sink.Open(ctx, c, p.sinkOptions(name), p.exec.Schema(name), time.Now, p.log)
+	t, err := sink.Open(ctx, c, p.sinkOptions(name), p.Schema(name), time.Now, p.log)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", name, err)
 	}
@@ -422,6 +430,9 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	opts.Trigger.AvailableNow = p.spec.Trigger.AvailableNow || p.opts.AvailableNow
 	if i := p.spec.Trigger.Interval; i != nil {
 		opts.Trigger.Interval = time.Duration(*i)
+	}
+	if err := p.deadLetters(&rooms, &opts); err != nil {
+		return nil, err
 	}
 	if p.opts.Rooms != nil {
 		rooms = p.opts.Rooms(rooms)

@@ -27,7 +27,7 @@ func (p *Pipeline) Preview(ctx context.Context, sinks []string, records int64, r
 		return err
 	}
 	if len(sinks) == 0 {
-		sinks = p.spec.Sinks.Names
+		sinks = p.spec.Queries()
 	}
 	var ranges []batch.Range
 	for _, a := range available {

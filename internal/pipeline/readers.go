@@ -244,7 +244,7 @@ func (p *Pipeline) follows() (names []string) {
 		if s.Registry == nil || s.Registry.Version != 0 {
 			continue
 		}
-		fixed := slices.ContainsFunc(p.spec.Sinks.Names, func(sink string) bool {
+		fixed := slices.ContainsFunc(p.spec.Queries(), func(sink string) bool {
 			return !evolves(p.spec.Sinks.By[sink]) && slices.Contains(p.exec.Query(sink).Streams, name)
 		})
 		if !fixed {
