@@ -43,6 +43,7 @@ type batchLine struct {
 	Sinks                  []sinkLine       `json:"sinks"`
 	InputBytes             int64            `json:"inputBytes"`
 	Skipped                int64            `json:"skipped"`
+	DeadLettered           int64            `json:"deadLettered,omitempty"` // by the source; the sinks have their own
 	Lag                    *int64           `json:"lag"` // null: not known
 	CommittedBefore        bool             `json:"committedBefore,omitempty"`
 }
@@ -61,6 +62,7 @@ type sinkLine struct {
 	Name          string `json:"name,omitempty"`
 	NumOutputRows int64  `json:"numOutputRows"`
 	Rejected      int64  `json:"rejected,omitempty"`
+	DeadLetters   int64  `json:"deadLetters,omitempty"` // of the rejected ones; in the sink dead_letters, all
 	SnapshotID    *int64 `json:"snapshotId,omitempty"` // a string would be safer for JavaScript, but Iceberg's own JSON has numbers
 }
 
@@ -98,7 +100,7 @@ func (j *jsonProgress) Batch(p driver.Progress) {
 	line := batchLine{
 		ID: p.Plan.Incarnation.UUID, RunID: p.Plan.Writer.ID, Name: j.spec.Name, Timestamp: p.Start.UTC().Format(time.RFC3339Nano),
 		BatchID: p.Batch, Revision: p.Revision, BatchDuration: p.Total.Milliseconds(), NumInputRows: p.Tally.Data,
-		ProcessedRowsPerSecond: perSecond(p.Tally.Data, p.Total), InputBytes: p.Tally.Bytes, Skipped: p.Tally.Skipped,
+		ProcessedRowsPerSecond: perSecond(p.Tally.Data, p.Total), InputBytes: p.Tally.Bytes, Skipped: p.Tally.Skipped, DeadLettered: p.Tally.DeadLettered,
 		DurationMs: map[string]int64{"triggerExecution": p.Total.Milliseconds(), "addBatch": p.Prepare.Milliseconds(), "commitBatch": p.Commit.Milliseconds()},
 		Sources:    sourceLines(j.spec, p), CommittedBefore: before(p),
 	}
@@ -112,7 +114,7 @@ func (j *jsonProgress) Batch(p driver.Progress) {
 	var tables []string
 	for _, o := range p.Outcome {
 		table := j.spec.Sinks.By[o.Sink].Iceberg.Table
-		one := sinkLine{Description: "iceberg[" + table + "]", Name: o.Sink, NumOutputRows: o.Counts.Written, Rejected: o.Counts.Rejected}
+		one := sinkLine{Description: "iceberg[" + table + "]", Name: o.Sink, NumOutputRows: o.Counts.Written, Rejected: o.Counts.Rejected, DeadLetters: o.Counts.Letters}
 		if o.Snapshot != 0 {
 			one.SnapshotID = &o.Snapshot
 		}

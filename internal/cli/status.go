@@ -117,7 +117,12 @@ func (a *app) printStatus(s *pipeline.Status) error {
 		var parts []string
 		for _, o := range c.Outcome {
 			part := fmt.Sprintf("%s: %d records, %d rows", o.Sink, o.Counts.Data, o.Counts.Written)
-			if bad := o.Counts.Skipped + o.Counts.Rejected; bad > 0 {
+			if o.Sink == config.DeadLetters {
+				part = fmt.Sprintf("%s: %d", o.Sink, o.Counts.Written)
+			} else if dead := o.Counts.DeadLettered + o.Counts.Letters; dead > 0 {
+				part += fmt.Sprintf(", %d rejected into the dead letters", dead)
+			}
+			if bad := o.Counts.Skipped + o.Counts.Rejected - o.Counts.Letters; bad > 0 && o.Sink != config.DeadLetters {
 				part += fmt.Sprintf(", %d bad ones skipped", bad)
 			}
 			if o.Counts.Lost > 0 {

@@ -139,7 +139,7 @@ func (s *Status) Batch(p driver.Progress) {
 	s.m.batch.Set(float64(p.Batch))
 	t := p.Tally
 	for fate, n := range map[string]int64{
-		"emitted": t.Rows, "tombstone": t.Tombstones, "skipped": t.Skipped, "aborted": t.Aborted, "control": t.Control, "lost": t.Lost, "absent": t.Absent,
+		"emitted": t.Rows, "tombstone": t.Tombstones, "skipped": t.Skipped, "dead_lettered": t.DeadLettered, "aborted": t.Aborted, "control": t.Control, "lost": t.Lost, "absent": t.Absent,
 	} {
 		s.m.records.WithLabelValues(fate).Add(float64(n))
 	}
@@ -147,6 +147,7 @@ func (s *Status) Batch(p driver.Progress) {
 		for _, o := range p.Outcome {
 			s.m.rows.WithLabelValues(o.Sink, "written").Add(float64(o.Counts.Written))
 			s.m.rows.WithLabelValues(o.Sink, "rejected").Add(float64(o.Counts.Rejected))
+			s.m.rows.WithLabelValues(o.Sink, "dead_lettered").Add(float64(o.Counts.Letters))
 		}
 	}
 	s.m.retries.Add(float64(p.Retries))
