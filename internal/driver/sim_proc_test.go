@@ -205,6 +205,9 @@ func (p *proc) start() {
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms, opts := p.rooms()
+	if w.between != nil {
+		w.between(&rooms)
+	}
 	d := driver.New(rooms, opts, slog.New(slog.DiscardHandler), p)
 	var stop context.Context
 	stop, p.stop = context.WithCancel(context.Background())

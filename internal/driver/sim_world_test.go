@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/objstore"
 )
 
@@ -266,11 +267,12 @@ type world struct {
 	// toldAhead says that a batch was reported while the next one was read.
 	toldAhead bool
 	tracing   bool
-	scripted  bool              // a scenario says what happens
-	failing   map[string]int    // in a scenario: how many calls of this kind get no answer
-	stale     []batch.Available // in a scenario: what the next listing says
-	vanished  bool              // in a scenario: Kafka does not serve what it lists
-	fate      int               // in a scenario: what comes of the next commit or create
+	scripted  bool                // a scenario says what happens
+	failing   map[string]int      // in a scenario: how many calls of this kind get no answer
+	stale     []batch.Available   // in a scenario: what the next listing says
+	vanished  bool                // in a scenario: Kafka does not serve what it lists
+	between   func(*driver.Rooms) // in a scenario: stands between the driver and its rooms
+	fate      int                 // in a scenario: what comes of the next commit or create
 	trace     []string
 	bad       *violation
 }

@@ -1,0 +1,142 @@
+package driver_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/driver"
+)
+
+// lossy loses something at one hand-over.
+type lossy struct {
+	driver.Source
+	driver.Executor
+	rows, letters, bad, scanned, read, unread, rejected, code, handed, written bool
+}
+
+func (l *lossy) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
+	lost := func(arrow.RecordBatch) error { return nil }
+	if l.rows {
+		emit = lost
+	}
+	if l.letters {
+		letters = lost
+	}
+	t, err := l.Source.Read(ctx, ranges, emit, letters)
+	if l.bad {
+		t.Bad.Decode--
+	}
+	if l.read {
+		t.Data--
+	}
+	return t, err
+}
+
+func (l *lossy) Execute(ctx context.Context, job batch.Job, read func(emit, letters func(arrow.RecordBatch) error) error, write func(string, arrow.RecordBatch) error) (map[string]batch.Result, error) {
+	out := write
+	if l.written {
+		out = func(sink string, rows arrow.RecordBatch) error {
+			if sink == sinkName(0) {
+				return nil
+			}
+			return write(sink, rows)
+		}
+	}
+	if l.handed {
+		out = func(sink string, rows arrow.RecordBatch) error {
+			if sink == sinkName(1) {
+				return nil
+			}
+			return write(sink, rows)
+		}
+	}
+	results, err := l.Executor.Execute(ctx, job, read, out)
+	one := results[sinkName(0)]
+	if l.scanned {
+		one.Scanned--
+	}
+	if l.unread {
+		one.Without++
+	}
+	if l.rejected {
+		one.Letters--
+	}
+	if l.code {
+		one.RejectedBy.Cast--
+	}
+	if err == nil {
+		results[sinkName(0)] = one
+	}
+	return results, err
+}
+
+// TestLossIsCaught: what gets lost at a hand-over is noticed before anything of
+// the batch is committed.
+func TestLossIsCaught(t *testing.T) {
+	for name, l := range map[string]*lossy{
+		"nothing": {}, "rows of the source": {rows: true}, "letters of the source": {letters: true}, "a code": {bad: true}, "a record": {read: true},
+		"a row before SQL": {scanned: true}, "a row within SQL": {unread: true}, "a letter of SQL": {rejected: true}, "a code of SQL": {code: true},
+		"letters before their table": {handed: true}, "rows before their files": {written: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(t, simConfig{tables: 1, drivers: 1, letters: true})
+			s.add(0, record{id: 100, bad: true})
+			poison := record{id: 101, to: [simSinks]bool{true}}
+			poison.poison[0] = true
+			s.add(1, poison)
+			s.between = func(r *driver.Rooms) {
+				own := *l
+				own.Source, own.Executor = r.Source, r.Executor
+				r.Source, r.Executor = &own, &own
+			}
+			if name == "nothing" {
+				s.idle(0)
+				s.settles()
+				return
+			}
+			for range 2 { // a small first batch may have nothing to lose
+				s.procs[0].start()
+				for range 20000 {
+					if !s.procs[0].alive {
+						break
+					}
+					s.procs[0].step()
+				}
+				if err := s.procs[0].err; err == nil || !strings.Contains(err.Error(), "miscounted") {
+					s.die("it ends with %v", err)
+				}
+			}
+			for ti, table := range s.tables {
+				if st := table.stamp(0); st != nil && st.Last > 0 {
+					t.Errorf("table %d has %s", ti, st)
+				}
+			}
+		})
+	}
+}
+
+// TestLettersJoinLate: dead letters that join begin where the pipeline stands.
+func TestLettersJoinLate(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 1, drivers: 1})
+	s.rows(0, 2)
+	s.idle(0)
+	s.procs[0].kill()
+	s.cfg.letters = true
+	s.tables = append(s.tables, newSimTable(1))
+	s.idle(0)
+	st := s.tables[1].snaps[1].stamp
+	for tp, at := range st.End {
+		if st.Start[tp] != at || at != int64(len(s.part(tp).records)) {
+			t.Errorf("the dead letters begin at %d of %s, which ends at %d", st.Start[tp], tp, len(s.part(tp).records))
+		}
+	}
+	s.add(0, record{id: 50, bad: true})
+	s.idle(0)
+	if got := s.tables[1].stamp(0); got.Counts.Letters != 1 || got.Counts.Written != 1 {
+		t.Errorf("%+v", got.Counts)
+	}
+}
