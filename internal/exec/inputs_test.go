@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -210,5 +211,41 @@ func TestForgedOrdinal(t *testing.T) {
 	f.out = 11
 	if err := f.settle(in); !errors.Is(err, errMiscount) {
 		t.Error(err)
+	}
+}
+
+// BenchmarkInputs is what it costs to count which inputs left output.
+func BenchmarkInputs(b *testing.B) {
+	for name, sql := range map[string]string{
+		"unnest": "SELECT id, page, unnest(tags) AS tag FROM clicks", "join": "SELECT c.id, c.page, p.section FROM clicks c LEFT JOIN pages p ON p.n = c.id % 4",
+	} {
+		for _, by := range []counting{notAtAll, byOrdinal} {
+			b.Run(fmt.Sprint(name, "/", map[counting]string{notAtAll: "uncounted", byOrdinal: "counted"}[by]), func(b *testing.B) {
+				e, err := open(b, nil, sql)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if by == notAtAll {
+					e.counts["s0"] = notAtAll
+					w := e.workers[0]
+					w.statements["s0"].Close()
+					delete(w.statements, "s0")
+					w.numbered["s0"] = false
+					if err := w.bind("s0", e.queries["s0"], time.Unix(0, 0)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				chunk := rows(0, 65536)
+				defer chunk.Release()
+				job := batch.Job{Plan: &batch.Plan{Versions: map[string]string{"pages": "v1"}}, Sinks: []string{"s0"}, Ranges: []batch.Range{{TopicPartition: batch.TopicPartition{Source: "clicks"}}}}
+				for b.Loop() {
+					_, err := e.Execute(context.Background(), job, func(emit, _ func(arrow.RecordBatch) error) error { return emit(chunk) }, func(string, arrow.RecordBatch) error { return nil })
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N)*65536/b.Elapsed().Seconds(), "rows/s")
+			})
+		}
 	}
 }
