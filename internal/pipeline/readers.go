@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,11 +151,11 @@ func (p *Pipeline) ReadWith(ctx context.Context, ids map[string]int32) error {
 
 // described names schemas for people.
 func described(ids map[string]int32) string {
-	text := ""
+	var all []string
 	for _, name := range slices.Sorted(maps.Keys(ids)) {
-		text += fmt.Sprintf(", schema %d for source %s", ids[name], name)
+		all = append(all, fmt.Sprintf("schema %d for source %s", ids[name], name))
 	}
-	return text[min(2, len(text)):]
+	return strings.Join(all, ", ")
 }
 
 // schemasOf are the reader schemas with these ids.

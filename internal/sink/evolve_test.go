@@ -144,7 +144,8 @@ func TestEvolution(t *testing.T) {
 		"a column": {
 			columns(is("id", bigint)), columns(is("id", bigint), is("more", varchar)), EvolveAdd,
 			[2]string{`{"id":1}`, `{"id":2,"more":"x"}`},
-			[]string{"1 id long", "2 more string"}, []string{`{"id":1,"more":null}`, `{"id":2,"more":"x"}`},
+			[]string{"1 id long", "2 more string"},
+			[]string{`{"id":1,"more":null}`, `{"id":2,"more":"x"}`},
 		},
 		"columns between others, in another order": {
 			columns(is("id", bigint), is("z", varchar)), columns(is("b", bigint), is("z", varchar), is("a", bigint), is("id", bigint)), EvolveAdd,
