@@ -336,7 +336,7 @@ func (p *parse) later(v reflect.Value, path string) {
 			}
 			inner := strings.TrimPrefix(path+"."+key, ".")
 			if why := f.Tag.Get("later"); why != "" {
-				if !v.Field(i).IsNil() && !(key == "envelope" && v.Field(i).Interface() == "none") {
+				if !v.Field(i).IsNil() {
 					p.fail(inner, "%s", why)
 				}
 				continue

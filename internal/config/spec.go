@@ -60,10 +60,35 @@ type Source struct {
 	OnBadRecord string       `yaml:"on_bad_record"`
 	SchemaFile  string       `yaml:"schema_file"`
 	Registry    *Registry    `yaml:"registry"`
-	Envelope    any          `yaml:"envelope" later:"Debezium envelopes come with a later version; unnest them in SQL"`
-	Key         any          `yaml:"key" later:"decoding keys comes with a later version; set metadata: true and use _key"`
+	Envelope    string       `yaml:"envelope"`
+	Key         *Key         `yaml:"key"`
 	Expect      any          `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
 	Watermark   any          `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
+}
+
+// Key is how the keys of a source's records become columns.
+type Key struct {
+	Format     string    `yaml:"format"`
+	Options    KeyOption `yaml:"options"`
+	Columns    string    `yaml:"columns"`
+	Timestamps string    `yaml:"timestamps"`
+	SchemaFile string    `yaml:"schema_file"`
+	Registry   *Registry `yaml:"registry"`
+}
+
+// KeyOption are settings of a key's format.
+type KeyOption struct {
+	UnknownFields string `yaml:"unknown_fields"`
+	Framing       string `yaml:"framing"`
+	Message       string `yaml:"message"`
+}
+
+// Source is a source whose values are decoded as the key is.
+func (k Key) Source() Source {
+	return Source{
+		Format: k.Format, Columns: k.Columns, Timestamps: k.Timestamps, SchemaFile: k.SchemaFile, Registry: k.Registry,
+		Options: FormatOption{UnknownFields: k.Options.UnknownFields, Framing: k.Options.Framing, Message: k.Options.Message},
+	}
 }
 
 // Kafka is where a source's records come from.
@@ -123,6 +148,8 @@ type FormatOption struct {
 	Delimiter string  `yaml:"delimiter"`
 	Quote     *string `yaml:"quote"`
 	Null      string  `yaml:"null_string"`
+	// Include names more columns of an envelope.
+	Include []string `yaml:"include"`
 }
 
 // Dimension is a table to join with, pinned to one version for each batch.

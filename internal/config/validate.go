@@ -171,6 +171,8 @@ func (p *parse) source(path, pipeline string, letters bool, s *Source) {
 	if s.Registry != nil {
 		p.registry(path+".registry", s)
 	}
+	p.envelope(path, s)
+	p.key(path+".key", s)
 	p.one(path+".options.unknown_fields", &s.Options.UnknownFields, "ignore", "reject", "column")
 	p.one(path+".options.encoding", &s.Options.Encoding, "none", "gzip", "zstd")
 	p.one(path+".timestamps", &s.Timestamps, "rfc3339", "s", "ms", "us", "ns")
@@ -237,6 +239,90 @@ func (p *parse) optionsOf(path string, s *Source) {
 	}
 	if s.Options.UnknownFields != "" && (s.Format == "csv" || s.Format == "protobuf") {
 		p.fail(path+".unknown_fields", "format %s has no unknown fields that could be kept; leave it out", s.Format)
+	}
+}
+
+// envelope checks what is around a row.
+func (p *parse) envelope(path string, s *Source) {
+	p.one(path+".envelope", &s.Envelope, "none", "debezium")
+	if s.Envelope == "none" {
+		if len(s.Options.Include) > 0 {
+			p.fail(path+".options.include", "it names columns of an envelope; write envelope: debezium, or leave it out")
+		}
+		return
+	}
+	if s.Format != "json" {
+		p.fail(path+".envelope", "format %s has no such envelope; write format: json, or leave envelope out", s.Format)
+	} else if s.Columns == "" && (s.Registry != nil || s.SchemaFile != "") {
+		p.fail(path, "columns are missing; with an envelope they are those of the row, which a JSON Schema of the envelope does not give")
+	}
+	for i, name := range s.Options.Include {
+		switch {
+		case name != "before" && name != "source" && name != "transaction":
+			p.fail(path+".options.include", "%q is not before, source or transaction", name)
+		case slices.Contains(s.Options.Include[:i], name):
+			p.fail(path+".options.include", "%q is there twice", name)
+		}
+	}
+}
+
+// key checks how keys are decoded.
+func (p *parse) key(path string, s *Source) {
+	k := s.Key
+	if k == nil {
+		return
+	}
+	as := k.Source()
+	as.Kafka = s.Kafka
+	p.keyRegistry(s.Registry, &as)
+	p.keyFormat(path, &as)
+	p.optionsOf(path+".options", &as)
+	if as.Registry != nil {
+		p.registry(path+".registry", &as)
+	}
+	p.one(path+".options.unknown_fields", &k.Options.UnknownFields, "ignore", "reject")
+	p.one(path+".timestamps", &k.Timestamps, "rfc3339", "s", "ms", "us", "ns")
+	k.Registry, k.Options.Framing = as.Registry, as.Options.Framing
+}
+
+func (p *parse) keyFormat(path string, as *Source) {
+	switch as.Format {
+	case "json":
+		p.jsonSchema(path, as)
+		return
+	case "avro", "protobuf":
+		p.schema(path, as)
+		p.framing(path, as)
+		if as.Format == "protobuf" {
+			p.noSingleObject(path, as)
+		}
+		return
+	case "kafka", "csv":
+		p.columns(path, as)
+	case "string", "raw":
+	case "":
+		p.fail(path, "format is missing; write string, kafka, json, csv, avro, protobuf or raw")
+	default:
+		p.fail(path+".format", "%q is not string, kafka, json, csv, avro, protobuf or raw", as.Format)
+	}
+	p.noSchema(path, as)
+}
+
+// keyRegistry is where the key's schema is: in the registry of the source, where
+// the spec does not say more, under the subject of keys.
+func (p *parse) keyRegistry(source *Registry, as *Source) {
+	own := as.Registry
+	needed := as.SchemaFile == "" && (as.Format == "avro" || as.Format == "protobuf")
+	if source != nil && (own == nil && needed || own != nil && len(own.URL) == 0) {
+		r := *source
+		r.Subject, r.Version = "", 0
+		if own != nil {
+			r.Subject, r.Version = own.Subject, own.Version
+		}
+		as.Registry = &r
+	}
+	if r := as.Registry; r != nil && r.Subject == "" && as.Kafka != nil && len(as.Kafka.Topics) == 1 {
+		r.Subject = as.Kafka.Topics[0] + "-key"
 	}
 }
 

@@ -163,7 +163,7 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 	}
 	for _, name := range s.Sources.Names {
 		src := s.Sources.By[name]
-		d, err := p.decoder(name, schemas[name])
+		d, err := p.decoder(name, schemas)
 		if err != nil {
 			return o, err
 		}
@@ -277,7 +277,7 @@ func (p *Pipeline) Source() (*source.Source, error) {
 func (p *Pipeline) newSource(schemas map[string]decode.Schema) (*source.Source, error) {
 	var all []source.Options
 	for _, name := range p.spec.Sources.Names {
-		all = append(all, p.sourceOptions(name, schemas[name]))
+		all = append(all, p.sourceOptions(name, schemas))
 	}
 	limits := source.Limits{Memory: int64(p.spec.Memory) / shareOfSource, Workers: workers(int64(p.spec.Memory))}
 	return source.New(all, limits, driver.WallClock{}, p.log, func(r batch.Reject) {
@@ -296,7 +296,7 @@ func kafkaOptions(k *config.Kafka) kafka.Options {
 	return o
 }
 
-func (p *Pipeline) sourceOptions(name string, reader decode.Schema) source.Options {
+func (p *Pipeline) sourceOptions(name string, readers map[string]decode.Schema) source.Options {
 	s := p.spec.Sources.By[name]
 	k := s.Kafka
 	return source.Options{
@@ -304,7 +304,7 @@ func (p *Pipeline) sourceOptions(name string, reader decode.Schema) source.Optio
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
 		SkipBad: s.OnBadRecord == "skip", DeadLetters: s.OnBadRecord == "dead_letter", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
-		Decoder: func() (decode.Decoder, error) { return p.decoder(name, reader) },
+		Decoder: func() (decode.Decoder, error) { return p.decoder(name, readers) },
 	}
 }
 

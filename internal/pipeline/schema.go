@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -21,9 +22,30 @@ import (
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
-// findSchema finds the schema of a source whose format has one, once.
+// keyPart, behind a source's name, is the part of it that decodes keys.
+const keyPart = ".key"
+
+// part returns a source, or of source.key what is said of its keys.
+func (p *Pipeline) part(name string) config.Source {
+	source, isKey := strings.CutSuffix(name, keyPart)
+	s := p.spec.Sources.By[source]
+	if !isKey {
+		return s
+	}
+	key := s.Key.Source()
+	key.Envelope = s.Envelope
+	return key
+}
+
+// findSchema finds the schemas of a source whose format, or whose key's format,
+// has one, once.
 func (p *Pipeline) findSchema(ctx context.Context, name string) error {
-	s := p.spec.Sources.By[name]
+	s := p.part(name)
+	if s.Key != nil {
+		if err := p.findSchema(ctx, name+keyPart); err != nil {
+			return err
+		}
+	}
 	if s.Registry == nil && s.SchemaFile == "" || s.Columns != "" {
 		return nil
 	}
@@ -43,7 +65,7 @@ func (p *Pipeline) findSchema(ctx context.Context, name string) error {
 // readerSchema returns the schema that gives a source its columns, as file or
 // registry have it now. batch.ErrUnavailable: the registry does not answer.
 func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Schema, error) {
-	s := p.spec.Sources.By[source]
+	s := p.part(source)
 	if s.Registry == nil {
 		schema, err := schemaFile(s.Format, s.SchemaFile)
 		if err != nil {
@@ -126,7 +148,7 @@ func (p *Pipeline) registry(source string) (*registry.Client, error) {
 	if c := p.registries[source]; c != nil {
 		return c, nil
 	}
-	c, err := registry.New(registryOptions(p.spec.Sources.By[source].Registry), driver.WallClock{})
+	c, err := registry.New(registryOptions(p.part(source).Registry), driver.WallClock{})
 	if err != nil {
 		return nil, err
 	}
@@ -142,12 +164,32 @@ func registryOptions(r *config.Registry) registry.Options {
 	return o
 }
 
-// decoder makes a decoder for a source whose records are read with a schema.
-func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, error) {
-	s := p.spec.Sources.By[name]
+// decoder makes a decoder for a source whose records are read with these schemas.
+func (p *Pipeline) decoder(name string, readers map[string]decode.Schema) (decode.Decoder, error) {
+	d, err := p.partDecoder(name, readers[name], decode.New)
+	if err == nil && p.spec.Sources.By[name].Key != nil {
+		var key decode.Decoder
+		if key, err = p.partDecoder(name+keyPart, readers[name+keyPart], decode.NewKey); err != nil {
+			return nil, fmt.Errorf("source %s: key: %w", name, err)
+		}
+		d, err = decode.WithKey(d, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", name, err)
+	}
+	return d, nil
+}
+
+// partDecoder makes a decoder for a source's values, or for its keys.
+func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(string, []arrow.Field, decode.Options) (decode.Decoder, error)) (decode.Decoder, error) {
+	s := p.part(name)
 	o := decode.Options{
-		Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing, Message: s.Options.Message,
-		CSV: decode.CSV{Delimiter: s.Options.Delimiter, Quote: s.Options.Quote, Null: s.Options.Null}, Encoding: s.Options.Encoding,
+		Reader: reader, Unknown: decode.Unknown(s.Options.UnknownFields), Timestamps: s.Timestamps, Framing: s.Options.Framing,
+		Message: s.Options.Message, CSV: decode.CSV{Delimiter: s.Options.Delimiter, Quote: s.Options.Quote, Null: s.Options.Null}, Encoding: s.Options.Encoding,
+		Include: s.Options.Include,
+	}
+	if s.Envelope != "none" {
+		o.Envelope = s.Envelope
 	}
 	if c := p.registries[name]; c != nil {
 		o.Schemas = schemas{c, p.readers, name, reader.ID}
@@ -156,14 +198,10 @@ func (p *Pipeline) decoder(name string, reader decode.Schema) (decode.Decoder, e
 	if s.Columns != "" {
 		var err error
 		if fields, err = decode.ParseColumns(s.Columns); err != nil {
-			return nil, fmt.Errorf("source %s: %w", name, err)
+			return nil, err
 		}
 	}
-	d, err := decode.New(s.Format, fields, o)
-	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", name, err)
-	}
-	return d, nil
+	return open(s.Format, fields, o)
 }
 
 // schemaTimeout bounds how long a decoder waits for one schema: then the batch is
@@ -210,9 +248,11 @@ func (p *Pipeline) sinkHash(name string) string {
 	h := sha256.New()
 	files := false
 	for _, source := range p.spec.Sources.Names {
-		if s, ok := p.schemas[source]; ok && s.ID == 0 {
-			files = true
-			fmt.Fprintf(h, "%s %d %s\n", source, len(s.Text), s.Text)
+		for _, part := range []string{source, source + keyPart} {
+			if s, ok := p.schemas[part]; ok && s.ID == 0 {
+				files = true
+				fmt.Fprintf(h, "%s %d %s\n", part, len(s.Text), s.Text)
+			}
 		}
 	}
 	if !files {

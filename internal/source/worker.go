@@ -245,15 +245,24 @@ func (w *worker) bad(ctx context.Context, p piece, it *walker, chunks chan<- chu
 		w.onSkip(reject)
 		return nil
 	}
-	value := "null"
-	if it.Value != nil {
-		value = strconv.QuoteToASCII(string(it.Value[:min(len(it.Value), valueShown)]))
+	of, bytes := "value", it.Value
+	if reason.Key {
+		of, bytes = "key", it.Key
 	}
-	if len(it.Value) > valueShown {
-		value += " …"
+	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its %s is %s; correct the columns of source %s, or set on_bad_record: skip to count such records, or dead_letter to keep them, and go on",
+		batch.ErrInvalid, it.offset, p.TopicPartition, cause, of, shown(bytes), w.r.Name)
+}
+
+// shown is a bad record's value or key for an error.
+func shown(data []byte) string {
+	if data == nil {
+		return "null"
 	}
-	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its value is %s; correct the columns of source %s, or set on_bad_record: skip to count such records, or dead_letter to keep them, and go on",
-		batch.ErrInvalid, it.offset, p.TopicPartition, cause, value, w.r.Name)
+	text := strconv.QuoteToASCII(string(data[:min(len(data), valueShown)]))
+	if len(data) > valueShown {
+		text += " …"
+	}
+	return text
 }
 
 // letter makes a record a dead letter.
