@@ -131,13 +131,17 @@ func (d *draftColumns) query(from string) string {
 	if len(d.dropped) > 0 {
 		list = append(list, decode.UnknownColumn)
 	}
+	if d.changes {
+		list = append(list, decode.OpColumn, decode.SourceTSColumn)
+	}
 	return "    sql: |\n      SELECT " + strings.Join(list, ",\n             ") + "\n      FROM " + from + "\n"
 }
 
 // draftColumns is what the values say of a spec's columns.
 type draftColumns struct {
 	root    *shape
-	objects int // how many values are JSON objects
+	changes bool // they are change events of Debezium, and the columns are those of their rows
+	objects int  // how many values are JSON objects
 	others  int
 	names   []string // of the columns
 	columns []string // with their types, for the spec
@@ -150,16 +154,26 @@ func (d *draftColumns) raw() bool { return len(d.columns) == 0 || d.objects < d.
 
 func inspect(values [][]byte) *draftColumns {
 	d := &draftColumns{root: newShape()}
+	var objects, rows []map[string]any
 	for _, v := range values {
 		object, err := jsonObject(v)
 		if err != nil {
-			d.others++
 			continue
 		}
-		d.objects++
-		d.root.see(object)
+		objects = append(objects, object)
+		if row := changedRow(object); row != nil {
+			rows = append(rows, row)
+		}
 	}
 	taken := map[string]bool{}
+	if d.changes = len(rows) > len(objects)/2; d.changes {
+		objects = rows
+		taken[decode.OpColumn], taken[decode.SourceTSColumn] = true, true
+	}
+	for _, object := range objects {
+		d.root.see(object)
+	}
+	d.objects, d.others = len(objects), len(values)-len(objects)
 	for _, name := range d.root.order {
 		m := d.root.members[name]
 		t := m.sqlType()
@@ -178,6 +192,21 @@ func inspect(values [][]byte) *draftColumns {
 		}
 	}
 	return d
+}
+
+// changedRow is the row in a change event of Debezium, nil if there is none.
+func changedRow(object map[string]any) map[string]any {
+	if payload, ok := object["payload"].(map[string]any); ok {
+		object = payload
+	}
+	if _, ok := object["op"].(string); !ok || object["source"] == nil {
+		return nil
+	}
+	if after, ok := object["after"].(map[string]any); ok {
+		return after
+	}
+	before, _ := object["before"].(map[string]any)
+	return before
 }
 
 var unitNames = map[string]string{"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -234,6 +263,9 @@ func (d *draftColumns) source(b *strings.Builder, s *sampled) error {
 	columns := strings.Join(d.columns, ",\n")
 	unknown := decode.Ignore
 	b.WriteString("    format: json\n")
+	if d.changes {
+		b.WriteString("    envelope: debezium           # change events: their rows' columns, with _op and _source_ts\n")
+	}
 	if len(d.dropped) > 0 {
 		unknown = decode.Column
 		fmt.Fprintf(b, "    # Without a column of their own, because of their values' types or their names: %s\n", strings.Join(d.dropped, ", "))
@@ -246,7 +278,7 @@ func (d *draftColumns) source(b *strings.Builder, s *sampled) error {
 	for _, note := range d.notes {
 		fmt.Fprintf(b, "    # %s\n", note)
 	}
-	bad, why, err := undecodable(columns, unknown, s.values)
+	bad, why, err := d.undecodable(columns, unknown, s.values)
 	if err != nil {
 		return err
 	}
@@ -260,14 +292,22 @@ func (d *draftColumns) source(b *strings.Builder, s *sampled) error {
 	return nil
 }
 
+// envelope is what is around the rows.
+func (d *draftColumns) envelope() string {
+	if d.changes {
+		return "debezium"
+	}
+	return ""
+}
+
 // undecodable counts the values that the pipeline's own decoder refuses, and says
 // why it refused the first one.
-func undecodable(columns string, unknown decode.Unknown, values [][]byte) (bad int, why string, err error) {
+func (d *draftColumns) undecodable(columns string, unknown decode.Unknown, values [][]byte) (bad int, why string, err error) {
 	fields, err := decode.ParseColumns(columns)
 	if err != nil {
 		return 0, "", err
 	}
-	decoder, err := decode.New("json", fields, decode.Options{Unknown: unknown})
+	decoder, err := decode.New("json", fields, decode.Options{Unknown: unknown, Envelope: d.envelope()})
 	if err != nil {
 		return 0, "", err
 	}

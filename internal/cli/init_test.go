@@ -118,6 +118,16 @@ func TestInitWritesSpecsThatRun(t *testing.T) {
 			values: texts(`{"a.b":1,"with space":2,"Id":3,"ID":4,"select":5,"from":6,"äöü":7,"qu\"ote":8,"":9,"${HOME}":10,"__own":11,"_unknown":12,"tab\tbed":13,"a":{"b":1,"B":2},"c":{"d":1},"c.d":2,"back\\slash":14,"it's":15,"a,b":16,"# c":17,"x: y":18,"日本":19, " pad ":20}`),
 			spec:   []string{`"with space" BIGINT`, "ID BIGINT", `"select" BIGINT`, `"from" BIGINT`, `"qu""ote" BIGINT`, `"$${HOME}" BIGINT`}, query: `SELECT a_b, with_space, id, "select", "from", "äöü", qu_ote, HOME, it_s, c_, x_y, "日本" FROM %s`, want: "16,2,4,5,6,7,8,10,15,17,18,19\n",
 		},
+		"change events": {
+			values: append(texts(`{"before":null,"after":{"id":1,"name":"a"},"source":{"ts_ms":1700000000123},"op":"c"}`, `{"before":{"id":2,"name":null,"gone":true},"after":null,"source":{"ts_ms":1700000000124},"op":"d"}`,
+				`{"schema":{"type":"struct"},"payload":{"after":{"id":3,"_op":"x","a b":1},"source":{"ts_ms":1700000000125},"op":"r"}}`), nil),
+			spec:  []string{"envelope: debezium", "id BIGINT", "gone BOOLEAN", "tombstones: drop", "their names: _op"},
+			query: "SELECT id, name, gone, a_b, _unknown, _op, _source_ts FROM %s ORDER BY id", want: "1,a,,,,c,2023-11-14T22:13:20.123Z\n2,,true,,,d,2023-11-14T22:13:20.124Z\n" + `3,,,1,"{""_op"":""x""}",r,2023-11-14T22:13:20.125Z` + "\n",
+		},
+		"change events are the exception": {
+			values: texts(`{"op":"c","source":"x","after":{"id":1}}`, `{"id":1}`),
+			spec:   []string{"after STRUCT(id BIGINT)"}, query: "SELECT count(*) FROM %s", want: "2\n",
+		},
 		"reserved topic":  {topic: "order", values: texts(`{"id":1}`), query: "SELECT id FROM order_rows", want: "1\n"},
 		"topic of digits": {topic: "2026.clicks_V2", values: texts(`{"id":1}`), spec: []string{"t_2026_clicks_v2", "2026-clicks-v2"}, query: "SELECT id FROM raw.t_2026_clicks_v2", want: "1\n"},
 		"topic of dots":   {topic: "_._", values: texts(`{"id":1}`), query: "SELECT id FROM topic_rows", want: "1\n"},
