@@ -251,9 +251,9 @@ func (p *parse) envelope(path string, s *Source) {
 		}
 		return
 	}
-	if s.Format != "json" {
-		p.fail(path+".envelope", "format %s has no such envelope; write format: json, or leave envelope out", s.Format)
-	} else if s.Columns == "" && (s.Registry != nil || s.SchemaFile != "") {
+	if s.Format != "json" && s.Format != "avro" {
+		p.fail(path+".envelope", "format %s has no such envelope; write format: json or avro, or leave envelope out", s.Format)
+	} else if s.Format == "json" && s.Columns == "" && (s.Registry != nil || s.SchemaFile != "") {
 		p.fail(path, "columns are missing; with an envelope they are those of the row, which a JSON Schema of the envelope does not give")
 	}
 	for i, name := range s.Options.Include {

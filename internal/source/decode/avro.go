@@ -112,6 +112,9 @@ func (d *avroDecoder) Rows() int { return d.root.len() }
 // Bytes implements Decoder.
 func (d *avroDecoder) Bytes() int { return d.root.bytes() }
 
+func (d *avroDecoder) cut(rows int)     { d.root.cut(rows) }
+func (d *avroDecoder) given(i int) bool { return d.root.memberGiven(i) }
+
 // Append implements Decoder.
 func (d *avroDecoder) Append(r Record) error {
 	if r.Value == nil {

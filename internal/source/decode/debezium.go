@@ -331,16 +331,45 @@ func (d *debezium) operation(s *scanner) error {
 	if err != nil {
 		return err
 	}
+	d.change.op, err = opOf(op, at)
+	return err
+}
+
+// opOf is the operation that a text stands for.
+func opOf(op []byte, at int) (byte, error) {
 	if len(op) == 1 {
 		switch op[0] {
 		case 'c', 'u', 'd', 'r', 't':
-			d.change.op = op[0]
-			return nil
+			return op[0], nil
 		case 'm':
-			return &Error{Code: batch.CodeSchema, Reason: "op m is a message that was written to the log (pg_logical_emit_message), no change of a row", Pos: at}
+			return 0, &Error{Code: batch.CodeSchema, Reason: "op m is a message that was written to the log (pg_logical_emit_message), no change of a row", Pos: at}
 		}
 	}
-	return &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("op %.40q is not c, u, d, r or t", op), Pos: at}
+	return 0, &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("op %.40q is not c, u, d, r or t", op), Pos: at}
+}
+
+// sound says whether an operation has the rows that it needs, and no others.
+// given says what the key has.
+func sound(op byte, after, before bool, given func(column int) bool) error {
+	why := ""
+	switch {
+	case op == 't' && (after || before):
+		why = "op is t (truncate), and there is a row"
+	case op == 't', op != 'd' && after:
+	case op != 'd':
+		why = fmt.Sprintf("op is %c, and after is null", op)
+	case after:
+		why = "op is d, and after is not null"
+	case before:
+	case given == nil:
+		why = "op is d, and before is null: nothing says which row it was; set key: so that its columns come from the record's key"
+	case !given(-1):
+		why = "op is d, and both before and the key are null: nothing says which row it was"
+	}
+	if why == "" {
+		return nil
+	}
+	return &Error{Code: batch.CodeSchema, Reason: why, Pos: -1}
 }
 
 // sourceTime takes the finest of the times of the source.
@@ -379,47 +408,30 @@ func (d *debezium) sourceTime(s *scanner, depth int) error {
 // complete sees to it that the row has its columns.
 func (d *debezium) complete(depth int) error {
 	s, c := &d.rows.scanner, &d.change
-	switch c.op {
-	case 0:
+	if c.op == 0 {
 		kind := c.kind
 		if kind == "" {
 			kind = "a heartbeat, or no change event of Debezium"
 		}
 		return &Error{Code: batch.CodeSchema, Reason: "there is no op: it is " + kind + "; a source with envelope: debezium reads topics of rows only", Pos: -1}
-	case 'd':
-		return d.deleted(s, depth)
-	case 't':
-		if c.after || c.beforeAt >= 0 {
-			return &Error{Code: batch.CodeSchema, Reason: "op is t (truncate), and there is a row", Pos: -1}
-		}
-		return d.rows.nulls("op is t (truncate)", nil)
 	}
-	if !c.after {
-		return &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("op is %c, and after is null", c.op), Pos: -1}
+	if err := sound(c.op, c.after, c.beforeAt >= 0, d.key); err != nil {
+		return err
 	}
-	return nil
-}
-
-// deleted takes the row from before, or leaves it to the key.
-func (d *debezium) deleted(s *scanner, depth int) error {
-	c := &d.change
 	switch {
-	case c.after:
-		return &Error{Code: batch.CodeSchema, Reason: "op is d, and after is not null", Pos: -1}
-	case c.beforeAt >= 0:
+	case c.op == 't':
+		return d.rows.nulls("op is t (truncate)", nil)
+	case c.op == 'd' && c.beforeAt < 0:
+		return d.rows.nulls("op is d, and before is null", d.key)
+	case c.op == 'd':
 		end := s.i
 		s.i = c.beforeAt
 		if err := d.rows.object(depth); err != nil {
 			return within(err, "before")
 		}
 		s.i = end
-		return nil
-	case d.key == nil:
-		return &Error{Code: batch.CodeSchema, Reason: "op is d, and before is null: nothing says which row it was; set key: so that its columns come from the record's key", Pos: -1}
-	case !d.key(-1):
-		return &Error{Code: batch.CodeSchema, Reason: "op is d, and both before and the key are null: nothing says which row it was", Pos: -1}
 	}
-	return d.rows.nulls("op is d, and before is null", d.key)
+	return nil
 }
 
 // finish appends what is beside the row.

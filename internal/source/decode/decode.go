@@ -141,6 +141,9 @@ func newFormat(format string, columns []arrow.Field, o Options) (Decoder, error)
 	case "raw":
 		return newRaw(), nil
 	case "avro":
+		if o.Envelope != "" {
+			return newAvroDebezium(o)
+		}
 		return newAvro(o)
 	}
 	return nil, fmt.Errorf("%w: format %q is not supported by this version of frazil; use json, avro, protobuf, csv or raw", batch.ErrInvalid, format)

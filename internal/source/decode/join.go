@@ -144,7 +144,8 @@ func (j *joined) Take() []arrow.Array {
 			continue
 		}
 		if arrays[at].NullN() > 0 {
-			merged := coalesce(arrays[at], a)
+			row := arrays[at]
+			merged := choose(row, a, row.IsNull)
 			arrays[at].Release()
 			arrays[at] = merged
 		}
@@ -153,17 +154,17 @@ func (j *joined) Take() []arrow.Array {
 	return arrays
 }
 
-// coalesce returns the values of one array, and of another where it has NULL.
-func coalesce(a, b arrow.Array) arrow.Array {
+// choose returns the values of one array, and of another where it says so.
+func choose(a, b arrow.Array, other func(i int) bool) arrow.Array {
 	var parts []arrow.Array
 	for start := 0; start < a.Len(); {
-		null := a.IsNull(start)
+		second := other(start)
 		end := start + 1
-		for end < a.Len() && a.IsNull(end) == null {
+		for end < a.Len() && other(end) == second {
 			end++
 		}
 		from := a
-		if null {
+		if second {
 			from = b
 		}
 		parts = append(parts, array.NewSlice(from, int64(start), int64(end)))

@@ -37,6 +37,12 @@ func NewKey(format string, columns []arrow.Field, o Options) (Decoder, error) {
 		return newPlain(format, columns, o)
 	case "json":
 		return newJSONKey(columns, o)
+	case "avro":
+		d, err := newAvro(o)
+		if err == nil && d.column != column(d.root) {
+			d.fields[0].Name = KeyColumn
+		}
+		return d, err
 	}
 	return New(format, columns, o)
 }
