@@ -288,8 +288,8 @@ func doubleOp(from avroKind, to *fixed[float64]) avroOp {
 	}
 }
 
-// unscaledMax bounds the bytes of a decimal: more than any column holds.
-const unscaledMax = 4096
+// decimalBytesMax bounds the bytes of a decimal that becomes text: more than any column holds.
+const decimalBytesMax = 4096
 
 // decimalOp reads a big-endian number in two's complement.
 func decimalOp(read func(*avroInput) ([]byte, error), r *avroType, to column) avroOp {
@@ -340,7 +340,7 @@ func decimalTextOp(read func(*avroInput) ([]byte, error), r *avroType, to *varie
 		if err != nil {
 			return err
 		}
-		if len(b) > unscaledMax {
+		if len(b) > decimalBytesMax {
 			return in.fail(at, "a decimal has %d bytes", len(b))
 		}
 		v := new(big.Int).SetBytes(b)
