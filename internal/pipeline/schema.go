@@ -193,6 +193,7 @@ func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(stri
 	}
 	if c := p.registries[name]; c != nil {
 		o.Schemas = schemas{c, p.readers, name, reader.ID}
+		o.Known = func() ([]decode.Schema, error) { return versions(c, s.Registry.Subject) }
 	}
 	var fields []arrow.Field
 	if s.Columns != "" {
@@ -218,7 +219,7 @@ type schemas struct {
 
 // ByID implements decode.Schemas.
 func (s schemas) ByID(id int32) (decode.Schema, error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), schemaTimeout, fmt.Errorf("%w: the schema registry did not answer within %s", batch.ErrUnavailable, schemaTimeout))
+	ctx, cancel := bounded()
 	defer cancel()
 	found, err := s.Client.ByID(ctx, id)
 	if errors.Is(err, registry.ErrUnknown) {
@@ -228,6 +229,26 @@ func (s schemas) ByID(id int32) (decode.Schema, error) {
 		err = s.readers.meet(ctx, writerSchema{s.source, id}, s.reader)
 	}
 	return toDecode(found), err
+}
+
+// versions returns the versions of a subject.
+func versions(c *registry.Client, subject string) ([]decode.Schema, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	found, err := c.Versions(ctx, subject)
+	if errors.Is(err, registry.ErrUnknown) {
+		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
+	}
+	out := make([]decode.Schema, len(found))
+	for i, f := range found {
+		out[i] = toDecode(f)
+	}
+	return out, err
+}
+
+// bounded is the context of a question that a decoder asks.
+func bounded() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.Background(), schemaTimeout, fmt.Errorf("%w: the schema registry did not answer within %s", batch.ErrUnavailable, schemaTimeout))
 }
 
 func toDecode(s registry.Schema) decode.Schema {

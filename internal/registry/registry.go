@@ -90,6 +90,13 @@ type Client struct {
 	ids      map[int32]Schema
 	unknown  map[int32]time.Time // until when
 	versions map[version]Schema
+	listings map[string]listing // by subject
+}
+
+// listing is all versions of a subject, until they are asked for again.
+type listing struct {
+	all   []Schema
+	until time.Time
 }
 
 // ask is the client of one address.
@@ -115,7 +122,7 @@ func New(o Options, clock Clock) (*Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
-	c := &Client{clock: clock, ids: map[int32]Schema{}, unknown: map[int32]time.Time{}, versions: map[version]Schema{}}
+	c := &Client{clock: clock, ids: map[int32]Schema{}, unknown: map[int32]time.Time{}, versions: map[version]Schema{}, listings: map[string]listing{}}
 	opts := []sr.ClientOpt{
 		sr.UserAgent("frazil"), sr.LogLevel(sr.LogLevelNone),
 		sr.HTTPClient(&http.Client{Timeout: requestTimeout, Transport: bounded{transport}}),
@@ -291,4 +298,34 @@ func (c *Client) reference(ctx context.Context, v version, depth int, left *int)
 	c.versions[v] = s
 	c.mu.Unlock()
 	return s, nil
+}
+
+// Versions returns all versions of a subject. Within unknownFor it is the same
+// answer, for that a topic full of strange records does not flood the registry.
+func (c *Client) Versions(ctx context.Context, subject string) ([]Schema, error) {
+	c.mu.Lock()
+	known, ok := c.listings[subject]
+	c.mu.Unlock()
+	if ok && c.clock.Now().Before(known.until) {
+		return known.all, nil
+	}
+	numbers, err := retried(ctx, c, fmt.Sprintf("subject %q", subject), func(ctx context.Context, a ask) ([]int, error) {
+		return a.SubjectVersions(ctx, subject)
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Schema, 0, len(numbers))
+	left := referencesMax
+	for _, n := range numbers {
+		s, err := c.reference(ctx, version{subject, n}, 0, &left)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	c.mu.Lock()
+	c.listings[subject] = listing{all, c.clock.Now().Add(unknownFor)}
+	c.mu.Unlock()
+	return all, nil
 }

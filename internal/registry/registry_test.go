@@ -294,3 +294,28 @@ func TestURLs(t *testing.T) {
 		t.Errorf("no address: %v", err)
 	}
 }
+
+// TestVersions: all of a subject, asked again after a while.
+func TestVersions(t *testing.T) {
+	r, asked := fake(t)
+	r.SeedSchema("a", 1, 1, sr.Schema{Schema: `"int"`})
+	r.SeedSchema("a", 2, 5, sr.Schema{Schema: `"long"`})
+	c, k := open(t, Options{URLs: []string{r.URL()}})
+	for range 3 {
+		all, err := c.Versions(t.Context(), "a")
+		if err != nil || len(all) != 2 || all[1].ID != 5 {
+			t.Errorf("%+v, %v", all, err)
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("asked %d times", n)
+	}
+	r.SeedSchema("a", 3, 9, sr.Schema{Schema: `"string"`})
+	k.pass(unknownFor)
+	if all, err := c.Versions(t.Context(), "a"); err != nil || len(all) != 3 || asked.Load() != 5 {
+		t.Errorf("after a while: %+v, %v, asked %d times", all, err, asked.Load())
+	}
+	if _, err := c.Versions(t.Context(), "nobody"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown: %v", err)
+	}
+}

@@ -28,6 +28,7 @@ type avroDecoder struct {
 	id    int32 // of last
 	own   *avroPlan
 	known map[[8]byte]*avroPlan // by fingerprint
+	more  func() ([]Schema, error)
 }
 
 // valueColumn holds values that are no records.
@@ -38,7 +39,7 @@ func newAvro(o Options) (*avroDecoder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the avro schema cannot be read: %w", batch.ErrInvalid, err)
 	}
-	d := &avroDecoder{schemas: o.Schemas, framing: o.Framing, reader: reader, plans: map[int32]*avroPlan{}, known: map[[8]byte]*avroPlan{}}
+	d := &avroDecoder{schemas: o.Schemas, more: o.Known, framing: o.Framing, reader: reader, plans: map[int32]*avroPlan{}, known: map[[8]byte]*avroPlan{}}
 	if err := d.columns(); err != nil {
 		return nil, fmt.Errorf("%w: avro schema: %w", batch.ErrInvalid, err)
 	}
@@ -171,11 +172,8 @@ func (d *avroDecoder) frame(value []byte) (*avroPlan, int, error) {
 		if len(value) < 10 || value[0] != 0xc3 || value[1] != 0x01 {
 			return nil, 0, &Error{Reason: "the value does not begin with the mark of a single object, C3 01 and a fingerprint", Pos: 0}
 		}
-		plan := d.known[[8]byte(value[2:])]
-		if plan == nil {
-			return nil, 0, &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("no known schema has the fingerprint %X", value[2:10]), Pos: 2}
-		}
-		return plan, 10, nil
+		plan, err := d.byFingerprint([8]byte(value[2:]))
+		return plan, 10, err
 	}
 	return d.own, 0, nil
 }
@@ -216,4 +214,32 @@ func (d *avroDecoder) ask(id int32) (*avroPlan, error) {
 		return &avroPlan{err: fmt.Errorf("it cannot be read: %w", err)}, nil
 	}
 	return d.plan(writer), nil
+}
+
+// byFingerprint returns the plan for a schema that the reader's file or subject
+// has.
+func (d *avroDecoder) byFingerprint(fp [8]byte) (*avroPlan, error) {
+	if d.known[fp] == nil && d.more != nil {
+		all, err := d.more()
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range all {
+			parsed, writer, err := parseAvro(s)
+			if err != nil {
+				continue // no record that can be read was written with it
+			}
+			if of := fingerprint(parsed); d.known[of] == nil {
+				d.known[of] = d.plan(writer)
+			}
+		}
+	}
+	plan := d.known[fp]
+	switch {
+	case plan == nil:
+		return nil, &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("no known schema has the fingerprint %X", fp), Pos: 2}
+	case plan.err != nil:
+		return nil, &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("the schema with the fingerprint %X does not fit the columns: %v", fp, plan.err), Pos: 2}
+	}
+	return plan, nil
 }

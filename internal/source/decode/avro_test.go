@@ -336,6 +336,52 @@ func TestAvroSingleObject(t *testing.T) {
 	}
 }
 
+// TestAvroFingerprints: schemas of a subject are found by their fingerprints, also
+// those that came later.
+func TestAvroFingerprints(t *testing.T) {
+	var known []Schema
+	asked := 0
+	d, err := newAvro(Options{Reader: Schema{Text: oneField(`"long"`)}, Framing: "single_object", Known: func() ([]Schema, error) {
+		asked++
+		if known == nil {
+			return nil, batch.ErrUnavailable
+		}
+		return known, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(typ string, v any) []byte {
+		value, err := avro.MustParse(oneField(typ)).AppendSingleObject(nil, map[string]any{"v": v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	if err := d.Append(Record{Value: of(`"long"`, int64(1))}); err != nil || asked != 0 {
+		t.Errorf("the reader's own: %v, asked %d times", err, asked)
+	}
+	if err := d.Append(Record{Value: of(`"int"`, int32(2))}); !errors.Is(err, batch.ErrUnavailable) {
+		t.Errorf("away: %v", err)
+	}
+	known = []Schema{{Text: "{"}, {Text: oneField(`"int"`)}, {Text: oneField(`"string"`)}}
+	for range 2 {
+		if err := d.Append(Record{Value: of(`"int"`, int32(2))}); err != nil || asked != 2 {
+			t.Errorf("another version: %v, asked %d times", err, asked)
+		}
+	}
+	var e *Error
+	if err := d.Append(Record{Value: of(`"string"`, "a")}); !errors.As(err, &e) || e.Code != batch.CodeSchema || !strings.Contains(err.Error(), "does not fit") {
+		t.Errorf("one that does not fit: %v", err)
+	}
+	if err := d.Append(Record{Value: of(`"double"`, 1.5)}); !errors.As(err, &e) || e.Code != batch.CodeSchema || !strings.Contains(err.Error(), "no known schema") {
+		t.Errorf("one that nobody knows: %v", err)
+	}
+	if got := taken(d); got != "1\n2\n2\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestAvroReferences: types of other schemas, and of the schemas that these refer
 // to, in their namespaces.
 func TestAvroReferences(t *testing.T) {

@@ -99,6 +99,9 @@ type Options struct {
 	// registry.
 	Reader  Schema
 	Schemas Schemas
+	// Known, if not nil, returns the schemas whose fingerprints records may have,
+	// beside Reader's. It is asked again where a record has another one.
+	Known func() ([]Schema, error)
 	// Framing is what stands before an Avro or Protobuf record: "registry",
 	// "single_object", or "none" ("").
 	Framing string
