@@ -207,7 +207,7 @@ func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(stri
 
 // schemaTimeout bounds how long a decoder waits for one schema: then the batch is
 // repeated.
-const schemaTimeout = 20 * time.Second
+const schemaTimeout = 10 * time.Second
 
 // schemas are a registry's, for decoders.
 type schemas struct {

@@ -1,9 +1,11 @@
 package decode
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math"
 	"math/big"
@@ -18,6 +20,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/extensions"
 	"github.com/twmb/avro"
 )
+
+var seedFlag = flag.Uint64("seed", 0, "of the random tests; 0: a new one")
 
 // avroWorld makes random schemas, newer versions of them, and values.
 type avroWorld struct {
@@ -386,7 +390,7 @@ func cell(a arrow.Array, i int) string {
 // independent encoder, and reads them by their own and by a newer schema as that
 // library's decoder and resolver do.
 func TestAvroAgreesWithLibrary(t *testing.T) {
-	seed := rand.Uint64()
+	seed := cmp.Or(*seedFlag, rand.Uint64())
 	t.Logf("seed %d", seed)
 	w := &avroWorld{Rand: rand.New(rand.NewPCG(seed, 0))}
 	rows := 0

@@ -539,8 +539,18 @@ func TestAvroBounds(t *testing.T) {
 	if err := d.Append(Record{Value: value}); err == nil || !strings.Contains(err.Error(), "too large for a record") {
 		t.Errorf("got %v", err)
 	}
+	const items = `{"type":"array","items":{"type":"record","name":"I","fields":[{"name":"a","type":"int"}%s]}}`
+	long := fmt.Sprintf(items, `,{"name":"b","type":"string","default":"`+strings.Repeat("x", 10_000)+`"}`)
+	d, err := newAvro(Options{Reader: Schema{Text: oneField(long)}, Framing: "registry", Schemas: registryOf{2: {Type: "AVRO", Text: oneField(fmt.Sprintf(items, ""))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value = append(fromHex(t, "0000000002 d00f"), make([]byte, 1001)...) // 1,000 defaults of 10,000 bytes
+	if err := d.Append(Record{Value: value}); err == nil || !strings.Contains(err.Error(), "too large for a record") {
+		t.Errorf("got %v", err)
+	}
 	tree := `{"type":"record","name":"T","fields":[{"name":"next","type":["null","T"]}]}`
-	d, err := newAvro(Options{Reader: Schema{Text: oneField(`"int"`)}, Framing: "registry", Schemas: registryOf{2: {Type: "AVRO", Text: `{"type":"record","name":"R","fields":[{"name":"t","type":` + tree + `},{"name":"v","type":"int"}]}`}}})
+	d, err = newAvro(Options{Reader: Schema{Text: oneField(`"int"`)}, Framing: "registry", Schemas: registryOf{2: {Type: "AVRO", Text: `{"type":"record","name":"R","fields":[{"name":"t","type":` + tree + `},{"name":"v","type":"int"}]}`}}})
 	if err != nil {
 		t.Fatal(err)
 	}
