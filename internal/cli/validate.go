@@ -16,8 +16,9 @@ func (a *app) validateCommand() *cobra.Command {
 	var connect bool
 	cmd := &cobra.Command{
 		Use: "validate SPEC…", Short: "Check everything that can be checked without running",
-		Long: `Checks YAML, keys, columns, SQL and types. With --connect it also asks the brokers,
-the catalogs, the tables and the checkpoint. It changes nothing.`,
+		Long: `Checks YAML, keys, columns, SQL and types, and asks the schema registry where a
+source has one. With --connect it also asks the brokers, the catalogs, the tables and
+the checkpoint. It changes nothing.`,
 		Example: `  frazil validate clicks.yaml
   frazil validate --connect pipelines/*.yaml`,
 		ValidArgsFunction: anySpecFiles,
