@@ -47,7 +47,7 @@ type Schema struct {
 	References map[string]Schema
 }
 
-// ErrUnknown: the registry answered that it has no such schema.
+// ErrUnknown means that the registry answered that it has no such schema.
 var ErrUnknown = errors.New("the registry has no such schema")
 
 // Latest is the newest version of a subject.

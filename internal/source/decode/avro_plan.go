@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -270,7 +271,7 @@ func readerField(r, w *avroType, name string) int {
 // default is decoded, as the record is.
 func (c *avroCompiler) absent(f avroField, to column) (avroOp, int, error) {
 	if !f.node.HasDefault {
-		return nil, 0, fmt.Errorf("the record was written without it, and it has no default")
+		return nil, 0, errors.New("the record was written without it, and it has no default")
 	}
 	value, err := encodeDefault(f.node)
 	if err != nil {
