@@ -203,8 +203,9 @@ func promotes(from, to avroKind) bool {
 		return to == avroBytes
 	case avroBytes:
 		return to == avroString
+	default:
+		return false
 	}
-	return false
 }
 
 func (t *avroType) describe() string {

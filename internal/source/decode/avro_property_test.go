@@ -301,6 +301,7 @@ func expected(v any, t *avroType) string {
 			parts = append(parts, expected(v, t.items))
 		}
 		return "[" + strings.Join(parts, " ") + "]"
+	default:
 	}
 	return expectedScalar(v, t)
 }

@@ -73,6 +73,7 @@ func scalarOp(w, r *avroType, to column) (avroOp, error) {
 		if !namesMatch(w, r) || w.size != r.size {
 			return nil, fmt.Errorf("it was written as fixed %s of %d bytes, and the column is of %s with %d", w.name, w.size, r.name, r.size)
 		}
+	default: // bytes and strings
 	}
 	return bytesLogical(w, r, to)
 }
@@ -80,12 +81,13 @@ func scalarOp(w, r *avroType, to column) (avroOp, error) {
 // bytesLogical compiles bytes, strings and fixed.
 func bytesLogical(w, r *avroType, to column) (avroOp, error) {
 	read := (*avroInput).bytes
-	switch {
-	case r.kind == avroFixed:
+	switch r.kind {
+	case avroFixed:
 		size := w.size
 		read = func(in *avroInput) ([]byte, error) { return in.take(size, "a fixed") }
-	case r.kind == avroString: // also one that was written as bytes
+	case avroString: // also one that was written as bytes
 		read = (*avroInput).text
+	default: // bytes
 	}
 	switch r.logical {
 	case "decimal":
@@ -277,6 +279,7 @@ func doubleOp(from avroKind, to *fixed[float64]) avroOp {
 			to.add(float64(math.Float32frombits(binary.LittleEndian.Uint32(b))))
 			return nil
 		}
+	default: // int and long
 	}
 	return func(in *avroInput) error {
 		v, err := in.whole(from)
