@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -273,6 +275,9 @@ func (p *Pipeline) sinkHash(name string) string {
 			if s, ok := p.schemas[part]; ok && s.ID == 0 {
 				files = true
 				fmt.Fprintf(h, "%s %d %s\n", part, len(s.Text), s.Text)
+				for _, name := range slices.Sorted(maps.Keys(s.References)) { // what it imports
+					fmt.Fprintf(h, "%q %d %s\n", name, len(s.References[name].Text), s.References[name].Text)
+				}
 			}
 		}
 	}

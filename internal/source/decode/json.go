@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,10 @@ type jsonDecoder struct {
 	// connect, if not nil, unwraps {"schema": …, "payload": …}.
 	connect *connect
 	framed  bool // the registry's header stands before the object
+	// schemas finds the schemas of a registry that gives the columns; nil: their ids
+	// do not matter. met are those that it had.
+	schemas Schemas
+	met     map[int32]bool
 }
 
 func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
@@ -42,8 +47,9 @@ func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
 	if err != nil {
 		return nil, err
 	}
+	derived := len(columns) == 0
 	switch {
-	case len(columns) > 0:
+	case !derived:
 	case o.Reader.Text == "":
 		return nil, fmt.Errorf("%w: format json needs columns", batch.ErrInvalid)
 	default:
@@ -59,6 +65,9 @@ func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
 	case "", "none":
 	case "registry":
 		d.framed = true
+		if derived && o.Schemas != nil {
+			d.schemas, d.met = o.Schemas, map[int32]bool{}
+		}
 	default:
 		return nil, fmt.Errorf("%w: framing: %q is not registry or none", batch.ErrInvalid, o.Framing)
 	}
@@ -131,6 +140,25 @@ func (d *jsonDecoder) start(value []byte) error {
 		return &Error{Code: batch.CodeDecode, Reason: "the value does not begin with the registry's header: a zero byte and the schema's id", Pos: 0}
 	}
 	d.scanner.i = headerSize
+	if id := int32(binary.BigEndian.Uint32(value[1:headerSize])); d.schemas != nil && !d.met[id] {
+		return d.meet(id)
+	}
+	return nil
+}
+
+// meet looks for a schema that a record names. Nothing of it is needed, but that
+// it is there, and a newer one may give the source more columns.
+func (d *jsonDecoder) meet(id int32) error {
+	s, err := d.schemas.ByID(id)
+	switch {
+	case errors.Is(err, ErrUnknownSchema):
+		return &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("schema %d: %v", id, err), Pos: 1}
+	case err != nil:
+		return err
+	case s.Type != TypeJSON:
+		return &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf("schema %d is of type %s, and no JSON Schema", id, s.Type), Pos: 1}
+	}
+	d.met[id] = true
 	return nil
 }
 

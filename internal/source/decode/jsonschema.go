@@ -17,6 +17,9 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
+// TypeJSON is the type of a Schema that is a JSON Schema.
+const TypeJSON = "JSON"
+
 // jsonColumns derives columns from a JSON Schema (drafts 4 to 2020-12). Each is
 // nullable. What columns cannot express is kept as JSON text: alternatives of
 // several types, a schema inside of itself, tuples, and what has no type. Records

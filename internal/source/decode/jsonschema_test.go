@@ -155,3 +155,36 @@ func TestJSONSchemaRefused(t *testing.T) {
 		t.Errorf("columns beside a schema: %v", err)
 	}
 }
+
+// TestJSONSchemaIDs: a schema that the registry does not have makes a record bad, a
+// registry that does not answer does not.
+func TestJSONSchemaIDs(t *testing.T) {
+	reader := Schema{Type: "JSON", Text: `{"properties":{"a":{"type":"integer"}}}`}
+	r := &shelf{schemas: map[int32]Schema{1: reader, 2: {Type: "AVRO"}}}
+	d, err := New("json", nil, Options{Reader: reader, Framing: "registry", Schemas: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := func(id byte) Record { return Record{Value: append([]byte{0, 0, 0, 0, id}, `{"a":1}`...)} }
+	for range 3 {
+		if err := d.Append(value(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.asked != 1 {
+		t.Errorf("the registry was asked %d times", r.asked)
+	}
+	for id, want := range map[byte]string{2: "schema 2 is of type AVRO", 3: "schema 3: the registry has no schema"} {
+		var e *Error
+		if err := d.Append(value(id)); !errors.As(err, &e) || e.Code != batch.CodeSchema || !strings.Contains(e.Reason, want) {
+			t.Errorf("schema %d: %v", id, err)
+		}
+	}
+	r.down = true
+	if err := d.Append(value(4)); !errors.Is(err, batch.ErrUnavailable) {
+		t.Errorf("a registry that does not answer: %v", err)
+	}
+	if got := taken(d); got != "1\n1\n1\n" {
+		t.Errorf("got %s", got)
+	}
+}
