@@ -176,6 +176,8 @@ func TestProtobufValues(t *testing.T) {
 		{proto3, "int32 v = 1;", "#" + strings.Repeat("13", 200) + strings.Repeat("14", 200), `!messages are nested more than 100 deep`},
 		{proto3, "google.protobuf.Value v = 1;", "#" + hex.EncodeToString(nestedValue(300)), `!messages are nested more than 100 deep`},
 		{proto3, "In v = 1;", "#0a020801" + "0a020880", `!field "v": field "a": the message ends inside a varint, at byte 6`},
+		{proto3, "In v = 1;", "#0a03120278" + "1001", `!field "v": field "b": a length of 2, where 1 bytes are left, at byte 3`}, // of the inner message
+		{proto3, "In v = 1;", "#0a020880" + "01", `!field "v": field "a": the message ends inside a varint, at byte 3`},
 		{proto3, "google.protobuf.Timestamp v = 1;", "#0a050d00000000", `!field 1 has wire type 5, and its type has 0`},
 	} {
 		o := Options{Reader: text(fmt.Sprintf(c.schema, c.field)), Message: "M"}
