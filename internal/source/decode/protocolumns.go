@@ -47,6 +47,8 @@ const (
 
 // protoSlot is a field of a node.
 type protoSlot struct {
+	seen   uint64 // the object in which it was seen last
+	oneof  int    // -1: none
 	name   string
 	number protoreflect.FieldNumber
 	column column
@@ -59,10 +61,8 @@ type protoSlot struct {
 	absent absence
 	zero   uint64
 	text   []byte
-	oneof  int // -1: none
 
 	// Of the message being read, where they are its object's.
-	seen       uint64
 	deferred   uint64 // the value is at start, and was put off
 	merging    uint64 // the value is in merged, in parts
 	start, end int

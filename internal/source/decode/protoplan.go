@@ -53,6 +53,8 @@ type wireField struct {
 	form     wireForm
 	unsigned bool
 	repeated bool       // in the reader's schema
+	message  bool       // in the reader's schema: a STRUCT, or one of the well-known
+	plain    bool       // neither of them, nor of a oneof
 	cell     *protoCell // of values that are no messages, or one of the well-known
 	names    *enumNames // of an enum: the reader's, then the writer's
 	sub      *wireMessage
@@ -84,7 +86,8 @@ func planMessage(n *protoNode, m protoreflect.MessageDescriptor) (*wireMessage, 
 // and beyond them, because the writer's type is known, all integers with each other,
 // and a float with a double. A value still has to fit.
 func planField(s *protoSlot, f protoreflect.FieldDescriptor) (*wireField, error) {
-	out := &wireField{number: f.Number(), repeated: s.list != nil, cell: s.cell}
+	out := &wireField{number: f.Number(), repeated: s.list != nil, message: s.node != nil || s.cell.kind.message(), cell: s.cell}
+	out.plain = !out.repeated && !out.message && s.oneof < 0
 	out.wire, out.form, out.unsigned = onWire(f)
 	wrong := func() (*wireField, error) {
 		return nil, fmt.Errorf("it was written as %s, which does not become %s", kindOf(f), s.wants())

@@ -96,6 +96,9 @@ func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
 
 // block reads a length and returns where its bytes begin and end.
 func (d *protoWire) block(i, end int) (start, stop int, err error) {
+	if i < end && int(d.b[i]) < min(0x80, end-i) {
+		return i + 1, i + 1 + int(d.b[i]), nil
+	}
 	n, start, err := d.varint(i, end)
 	if err != nil {
 		return 0, 0, err
@@ -197,6 +200,13 @@ func (d *protoWire) decode(m *wireMessage, i, end, depth int) error {
 		switch {
 		case f == nil:
 			i, err = d.skip(number, wire, i, end, depth)
+		case f.plain && wire == f.wire:
+			if s := &n.slots[f.slot]; s.seen != n.object {
+				s.seen = n.object
+			} else {
+				s.column.cut(row) // the last one counts
+			}
+			i, err = d.value(f, i, end)
 		case f.repeated:
 			i, err = d.element(n, f, wire, i, end, depth)
 		default:
@@ -223,7 +233,7 @@ func (d *protoWire) single(n *protoNode, f *wireField, wire protowire.Type, i, e
 	if s.oneof >= 0 && !again {
 		n.chosen(f.slot, row)
 	}
-	if s.node == nil && !s.cell.kind.message() {
+	if !f.message {
 		if again {
 			s.column.cut(row)
 		}
@@ -299,7 +309,7 @@ func (d *protoWire) mismatch(f *wireField, wire protowire.Type, i int) error {
 // element reads a value of a field that has many, or a packed block of them.
 func (d *protoWire) element(n *protoNode, f *wireField, wire protowire.Type, i, end, depth int) (int, error) {
 	s := &n.slots[f.slot]
-	if s.node != nil || s.cell.kind.message() {
+	if f.message {
 		if wire != f.wire {
 			return 0, d.mismatch(f, wire, i)
 		}
