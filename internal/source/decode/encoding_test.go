@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -115,7 +116,13 @@ func TestEncodingBombs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			err = d.Append(Record{Value: c.value})
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 10*most { // less than the largest value has
+				t.Errorf("%s, %s: %d MiB were allocated", encoding, name, n>>20)
+			}
 			var e *Error
 			if large := errors.As(err, &e) && e.Code == batch.CodeOversize && strings.Contains(e.Reason, "more than 8 MiB"); large != c.large || !c.large && err != nil {
 				t.Errorf("%s, %s: %v", encoding, name, err)
