@@ -93,7 +93,7 @@ func (e *encodedDecoder) Append(r Record) error {
 		return e.Decoder.Append(r)
 	}
 	if len(r.Value) == 0 {
-		return &Error{Code: batch.CodeDecode, Reason: fmt.Sprintf("the value is empty, and no %s", e.name), Pos: 0}
+		return &Error{Code: batch.CodeDecode, Reason: "the value is empty, and no " + e.name, Pos: 0}
 	}
 	value, err := e.unpack(slices.Grow(e.buffer[:0], min(scratchFactor*len(r.Value), scratchKept)), r.Value)
 	switch {

@@ -36,8 +36,18 @@ func jsonColumns(s Schema) ([]arrow.Field, error) {
 // asText marks a column that keeps any JSON value as its text.
 const asText = "frazil.json"
 
-func jsonText() (arrow.DataType, arrow.Metadata) {
-	return arrow.BinaryTypes.String, arrow.NewMetadata([]string{asText}, []string{"text"})
+// jsonKind is the type of a column, and with asText in meta that it keeps JSON text.
+type jsonKind struct {
+	of   arrow.DataType
+	meta arrow.Metadata
+}
+
+func jsonText() jsonKind {
+	return jsonKind{arrow.BinaryTypes.String, arrow.NewMetadata([]string{asText}, []string{"text"})}
+}
+
+func (k jsonKind) field(name string) arrow.Field {
+	return arrow.Field{Name: name, Type: k.of, Nullable: true, Metadata: k.meta}
 }
 
 // jsonSchema derives columns.
@@ -61,20 +71,12 @@ func (d *jsonSchema) columns(s Schema) ([]arrow.Field, error) {
 	if err := d.gather(s.References); err != nil {
 		return nil, err
 	}
-	at, err := d.resolved(jsonPlace{root, root})
+	k, err := d.kind(jsonPlace{root, root})
 	if err != nil {
 		return nil, err
 	}
-	t, meta, err := d.kind(jsonPlace{root, root})
-	if err != nil {
-		return nil, err
-	}
-	object, ok := t.(*arrow.StructType)
-	if !ok || meta.Len() > 0 {
-		_, there := at.schema.(*jsonObject)
-		if !there {
-			return nil, errors.New("it describes no object")
-		}
+	object, ok := k.of.(*arrow.StructType)
+	if !ok {
 		return nil, errors.New("it describes no object with properties")
 	}
 	return object.Fields(), nil
@@ -147,7 +149,7 @@ func (d *jsonSchema) follow(root *jsonObject, ref string) (jsonPlace, error) {
 		}
 		return jsonPlace{at, root}, nil
 	}
-	for _, step := range strings.Split(fragment[1:], "/") {
+	for step := range strings.SplitSeq(fragment[1:], "/") {
 		name, err := url.PathUnescape(step)
 		if err != nil {
 			name = step
@@ -179,20 +181,15 @@ func anchored(at any, name string, depth int) any {
 	return nil
 }
 
-// kind returns the type of a schema's column. Metadata with asText says that it
-// keeps JSON text.
-func (d *jsonSchema) kind(p jsonPlace) (arrow.DataType, arrow.Metadata, error) {
-	text := func() (arrow.DataType, arrow.Metadata, error) {
-		t, meta := jsonText()
-		return t, meta, nil
-	}
+// kind returns the type of a schema's column.
+func (d *jsonSchema) kind(p jsonPlace) (jsonKind, error) {
 	p, err := d.resolved(p)
 	if err != nil {
-		return nil, arrow.Metadata{}, err
+		return jsonKind{}, err
 	}
 	object, ok := p.schema.(*jsonObject)
 	if !ok || slices.Contains(d.within, object) || len(d.within) >= depthMax {
-		return text()
+		return jsonText(), nil
 	}
 	d.within = append(d.within, object)
 	defer func() { d.within = d.within[:len(d.within)-1] }()
@@ -200,10 +197,10 @@ func (d *jsonSchema) kind(p jsonPlace) (arrow.DataType, arrow.Metadata, error) {
 		if all, ok := object.get(key).([]any); ok {
 			one, ok, err := d.alternative(all, p.root)
 			if err != nil {
-				return nil, arrow.Metadata{}, err
+				return jsonKind{}, err
 			}
 			if !ok || object.get("properties") != nil {
-				return text()
+				return jsonText(), nil
 			}
 			return d.kind(one)
 		}
@@ -213,19 +210,19 @@ func (d *jsonSchema) kind(p jsonPlace) (arrow.DataType, arrow.Metadata, error) {
 	}
 	switch d.typeOf(object) {
 	case "string":
-		return stringKind(object), arrow.Metadata{}, nil
+		return jsonKind{of: stringKind(object)}, nil
 	case "integer":
-		return arrow.PrimitiveTypes.Int64, arrow.Metadata{}, nil
+		return jsonKind{of: arrow.PrimitiveTypes.Int64}, nil
 	case "number":
-		return arrow.PrimitiveTypes.Float64, arrow.Metadata{}, nil
+		return jsonKind{of: arrow.PrimitiveTypes.Float64}, nil
 	case "boolean":
-		return arrow.FixedWidthTypes.Boolean, arrow.Metadata{}, nil
+		return jsonKind{of: arrow.FixedWidthTypes.Boolean}, nil
 	case "array":
 		return d.array(p, object)
 	case "object":
 		return d.object(p, object)
 	}
-	return text()
+	return jsonText(), nil
 }
 
 // alternative returns the one schema beside null.
@@ -246,7 +243,7 @@ func (d *jsonSchema) alternative(all []any, root *jsonObject) (one jsonPlace, ok
 }
 
 // merged reads schemas that hold all together: one, or objects.
-func (d *jsonSchema) merged(p jsonPlace, all []any) (arrow.DataType, arrow.Metadata, error) {
+func (d *jsonSchema) merged(p jsonPlace, all []any) (jsonKind, error) {
 	object := p.schema.(*jsonObject)
 	if len(all) == 1 && object.get("properties") == nil {
 		return d.kind(jsonPlace{all[0], p.root})
@@ -267,26 +264,24 @@ func (d *jsonSchema) merged(p jsonPlace, all []any) (arrow.DataType, arrow.Metad
 		return true
 	}
 	for _, a := range all {
-		t, _, err := d.kind(jsonPlace{a, p.root})
+		k, err := d.kind(jsonPlace{a, p.root})
 		if err != nil {
-			return nil, arrow.Metadata{}, err
+			return jsonKind{}, err
 		}
-		if !add(t) {
-			t, meta := jsonText()
-			return t, meta, nil
+		if !add(k.of) {
+			return jsonText(), nil
 		}
 	}
 	if object.get("properties") != nil {
-		t, _, err := d.object(p, object)
+		k, err := d.object(p, object)
 		if err != nil {
-			return nil, arrow.Metadata{}, err
+			return jsonKind{}, err
 		}
-		if !add(t) {
-			t, meta := jsonText()
-			return t, meta, nil
+		if !add(k.of) {
+			return jsonText(), nil
 		}
 	}
-	return arrow.StructOf(fields...), arrow.Metadata{}, nil
+	return jsonKind{of: arrow.StructOf(fields...)}, nil
 }
 
 // typeOf returns the one type beside null of a schema, "" where there are several
@@ -367,34 +362,32 @@ func stringKind(object *jsonObject) arrow.DataType {
 	return arrow.BinaryTypes.String
 }
 
-func (d *jsonSchema) array(p jsonPlace, object *jsonObject) (arrow.DataType, arrow.Metadata, error) {
+func (d *jsonSchema) array(p jsonPlace, object *jsonObject) (jsonKind, error) {
 	items := object.get("items")
 	if _, tuple := items.([]any); tuple || items == nil || object.get("prefixItems") != nil {
-		t, meta := jsonText()
-		return t, meta, nil
+		return jsonText(), nil
 	}
-	t, meta, err := d.kind(jsonPlace{items, p.root})
+	k, err := d.kind(jsonPlace{items, p.root})
 	if err != nil {
-		return nil, meta, err
+		return jsonKind{}, err
 	}
-	return arrow.ListOfField(arrow.Field{Name: ElementName, Type: t, Nullable: true, Metadata: meta}), arrow.Metadata{}, nil
+	return jsonKind{of: arrow.ListOfField(k.field(ElementName))}, nil
 }
 
 // object returns a STRUCT of properties, a MAP where only the type of any is known,
 // or JSON text.
-func (d *jsonSchema) object(p jsonPlace, object *jsonObject) (arrow.DataType, arrow.Metadata, error) {
+func (d *jsonSchema) object(p jsonPlace, object *jsonObject) (jsonKind, error) {
 	properties, ok := object.get("properties").(*jsonObject)
 	if !ok || len(properties.keys) == 0 {
 		values, typed := object.get("additionalProperties").(*jsonObject)
-		t, meta := jsonText()
 		if !typed || object.get("patternProperties") != nil {
-			return t, meta, nil
+			return jsonText(), nil
 		}
-		of, ofMeta, err := d.kind(jsonPlace{values, p.root})
+		k, err := d.kind(jsonPlace{values, p.root})
 		if err != nil {
-			return nil, meta, err
+			return jsonKind{}, err
 		}
-		return arrow.MapOfFields(arrow.Field{Name: "key", Type: t}, arrow.Field{Name: "value", Type: of, Nullable: true, Metadata: ofMeta}), arrow.Metadata{}, nil
+		return jsonKind{of: arrow.MapOfFields(arrow.Field{Name: "key", Type: arrow.BinaryTypes.String}, k.field("value"))}, nil
 	}
 	var fields []arrow.Field
 	names := map[string]string{}
@@ -402,23 +395,23 @@ func (d *jsonSchema) object(p jsonPlace, object *jsonObject) (arrow.DataType, ar
 		lower := strings.ToLower(name)
 		switch was, twice := names[lower]; {
 		case twice:
-			return nil, arrow.Metadata{}, fmt.Errorf("the properties %q and %q: SQL does not tell upper from lower case", was, name)
+			return jsonKind{}, fmt.Errorf("the properties %q and %q: SQL does not tell upper from lower case", was, name)
 		case strings.HasPrefix(name, "__"):
-			return nil, arrow.Metadata{}, fmt.Errorf("the property %q: names that begin with two underscores are Frazil's own", name)
+			return jsonKind{}, fmt.Errorf("the property %q: names that begin with two underscores are Frazil's own", name)
 		case name == "":
-			return nil, arrow.Metadata{}, errors.New("a property without a name")
+			return jsonKind{}, errors.New("a property without a name")
 		}
 		names[lower] = name
 		if d.count++; d.count > columnsMax {
-			return nil, arrow.Metadata{}, fmt.Errorf("it comes to more than %d columns", columnsMax)
+			return jsonKind{}, fmt.Errorf("it comes to more than %d columns", columnsMax)
 		}
-		t, meta, err := d.kind(jsonPlace{properties.get(name), p.root})
+		k, err := d.kind(jsonPlace{properties.get(name), p.root})
 		if err != nil {
-			return nil, arrow.Metadata{}, fmt.Errorf("property %q: %w", name, err)
+			return jsonKind{}, fmt.Errorf("property %q: %w", name, err)
 		}
-		fields = append(fields, arrow.Field{Name: name, Type: t, Nullable: true, Metadata: meta})
+		fields = append(fields, k.field(name))
 	}
-	return arrow.StructOf(fields...), arrow.Metadata{}, nil
+	return jsonKind{of: arrow.StructOf(fields...)}, nil
 }
 
 // jsonObject is an object whose members keep their order. Values are nil, bool,

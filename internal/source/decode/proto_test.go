@@ -182,8 +182,9 @@ func valueShown1(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 		return fmt.Sprintf("x'%x'", v.Bytes())
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
 		return floatShown(v.Float())
+	default:
+		return fmt.Sprint(v.Interface())
 	}
-	return fmt.Sprint(v.Interface())
 }
 
 // randomMessage fills a message. Numbers are small, large and extreme.

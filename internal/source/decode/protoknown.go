@@ -212,6 +212,7 @@ func (d *protoWire) jsonEntry(i, end, depth int) (m jsonMember, err error) {
 			}
 		case 2:
 			value.add(d.b[start:stop])
+		default:
 		}
 	}
 	m.value = value.all
@@ -355,8 +356,9 @@ func (d *protoWire) jsonMade(to []byte, kind protowire.Number, bits uint64, inne
 		}
 		d.b, d.fixed = b, fixed
 		return to, err
+	default:
+		return append(to, "null"...), nil
 	}
-	return append(to, "null"...), nil
 }
 
 // appendJSONNumber appends a number in its shortest form.

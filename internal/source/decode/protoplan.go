@@ -188,7 +188,7 @@ func kindOf(f protoreflect.FieldDescriptor) string {
 
 // wants describes the reader's field.
 func (s *protoSlot) wants() string {
-	kind := ""
+	var kind string
 	switch {
 	case s.keys != nil:
 		return "a map"
