@@ -158,7 +158,7 @@ func (a *app) logger() (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
 		return nil, fmt.Errorf("%w: --log-level %q is not debug, info, warn or error", errUsage, a.logLevel)
 	}
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
 	switch {
 	case a.logFormat == "json", a.logFormat == "" && !isTerminal(a.err):
 		return slog.New(slog.NewJSONHandler(aboveLine{a}, o)), nil
@@ -166,6 +166,15 @@ func (a *app) logger() (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(aboveLine{a}, o)), nil
 	}
 	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, a.logFormat)
+}
+
+// readable writes a duration as 10s in JSON, too, where it would be a number of
+// nanoseconds that does not say so.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // aboveLine writes to the standard error, above a line that changes.
