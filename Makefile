@@ -15,7 +15,7 @@ export GOFLAGS += -tags=$(TAGS)
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build image test integration bench soak lint fmt fmt-check sim faults compiler
+.PHONY: help demo build image test integration bench soak lint fmt fmt-check spec-page sim faults compiler
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ $(LINT):
 
 lint: $(LINT) ## run the linter
 	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/lint $(LINT) run ./...
+
+spec-page: ## write docs/spec.md again, when keys have changed
+	$(GO) test -count=1 ./internal/config -run TestSpecPage -update
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
