@@ -15,6 +15,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/frazil-io/frazil/internal/near"
 )
 
 // Error is one mistake in a spec.
@@ -354,13 +356,7 @@ func (p *parse) later(v reflect.Value, path string) {
 
 // nearest returns the key that differs from a misspelt one by up to two edits.
 func nearest(key string) string {
-	best, distance := "", min(3, len(key)/2+1)
-	for _, k := range allKeys(reflect.TypeFor[Spec](), map[reflect.Type]bool{}) {
-		if d := edits(strings.ToLower(key), k); d < distance {
-			best, distance = k, d
-		}
-	}
-	return best
+	return near.Of(allKeys(reflect.TypeFor[Spec](), map[reflect.Type]bool{}), strings.ToLower(key), min(2, len(key)/2))
 }
 
 func allKeys(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
@@ -383,25 +379,4 @@ func allKeys(t reflect.Type, seen map[reflect.Type]bool) (keys []string) {
 		}
 	}
 	return keys
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

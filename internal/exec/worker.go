@@ -19,6 +19,7 @@ import (
 	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/exec/duckdb"
 	"github.com/frazil-io/frazil/internal/exec/stream"
+	"github.com/frazil-io/frazil/internal/glue"
 )
 
 // worker is one instance with the statements of all sinks.
@@ -250,7 +251,7 @@ func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
 	}
 	half := rows.NumRows() / 2
 	for _, part := range [][2]int64{{0, half}, {half, rows.NumRows()}} {
-		piece, err := compact(rows, part[0], part[1])
+		piece, err := glue.Copy(rows, part[0], part[1])
 		if err != nil {
 			return err
 		}
@@ -273,29 +274,6 @@ func failure(sink string, err error) error {
 	return err
 }
 
-// compact copies rows [from, to). A slice would not do: arrow-go exports sliced
-// structs with their offset applied twice.
-func compact(rows arrow.RecordBatch, from, to int64) (arrow.RecordBatch, error) {
-	columns := make([]arrow.Array, rows.NumCols())
-	defer func() {
-		for _, c := range columns {
-			if c != nil {
-				c.Release()
-			}
-		}
-	}()
-	for i, c := range rows.Columns() {
-		slice := array.NewSlice(c, from, to)
-		var err error
-		columns[i], err = array.Concatenate([]arrow.Array{slice}, memory.DefaultAllocator)
-		slice.Release()
-		if err != nil {
-			return nil, fmt.Errorf("copy rows: %w", err)
-		}
-	}
-	return array.NewRecordBatch(rows.Schema(), columns, to-from), nil
-}
-
 // spread is how many records are tried before the dimension tables are blamed.
 const spread = 64
 
@@ -307,7 +285,7 @@ func (x *execution) blameless(w *worker, sink, source string, rows arrow.RecordB
 	if err == nil && rows.NumRows() >= spread {
 		for k := range int64(spread) {
 			at := k * rows.NumRows() / spread
-			one, failed := compact(rows, at, at+1)
+			one, failed := glue.Copy(rows, at, at+1)
 			if failed != nil {
 				return failed
 			}

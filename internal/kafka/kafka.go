@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/near"
 )
 
 // Options say how to reach a cluster. They print without secrets.
@@ -147,8 +148,8 @@ func NoTopic(ctx context.Context, client *kgo.Client, o Options, topic string) e
 				names = append(names, *t.Topic)
 			}
 		}
-		if near := nearest(names, topic); near != "" {
-			hint = fmt.Sprintf("did you mean %q?", near)
+		if name := nearest(names, topic); name != "" {
+			hint = fmt.Sprintf("did you mean %q?", name)
 		}
 	}
 	return fmt.Errorf("%w: topic %q does not exist on %s; %s", batch.ErrInvalid, topic, strings.Join(o.Brokers, ", "), hint)
@@ -158,7 +159,7 @@ func NoTopic(ctx context.Context, client *kgo.Client, o Options, topic string) e
 func nearest(names []string, wanted string) string {
 	best, least := "", max(2, len(wanted)/3)+1
 	for _, name := range names {
-		d := edits(strings.ToLower(name), strings.ToLower(wanted))
+		d := near.Edits(strings.ToLower(name), strings.ToLower(wanted))
 		if strings.HasSuffix(name, wanted) || strings.HasPrefix(name, wanted) {
 			d = min(d, 2) // a prefix of the environment or the team was left out
 		}
@@ -167,25 +168,4 @@ func nearest(names []string, wanted string) string {
 		}
 	}
 	return best
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

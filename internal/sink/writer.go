@@ -10,14 +10,13 @@ import (
 	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/glue"
 )
 
 // openMax is how many files a writer holds open: each is an open file of this
@@ -321,29 +320,7 @@ func join(schema *arrow.Schema, parts []arrow.RecordBatch, sliced bool) (arrow.R
 		parts[0].Retain()
 		return parts[0], nil
 	}
-	var rows int64
-	for _, p := range parts {
-		rows += p.NumRows()
-	}
-	columns := make([]arrow.Array, schema.NumFields())
-	defer func() {
-		for _, c := range columns {
-			if c != nil {
-				c.Release()
-			}
-		}
-	}()
-	for i := range columns {
-		pieces := make([]arrow.Array, len(parts))
-		for k, p := range parts {
-			pieces[k] = p.Column(i)
-		}
-		var err error
-		if columns[i], err = array.Concatenate(pieces, memory.DefaultAllocator); err != nil {
-			return nil, fmt.Errorf("join column %s: %w", schema.Field(i).Name, err)
-		}
-	}
-	return array.NewRecordBatch(schema, columns, rows), nil
+	return glue.Join(schema, parts)
 }
 
 var errMiscount = errors.New("a data file's footer counts other rows than were written to it; nothing was committed; please report this")

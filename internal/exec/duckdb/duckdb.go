@@ -14,13 +14,12 @@ import (
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/duckdb/duckdb-go/v2"
 	"github.com/duckdb/duckdb-go/v2/arrowmapping"
 	"github.com/duckdb/duckdb-go/v2/mapping"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/glue"
 )
 
 // Options are settings of an instance.
@@ -268,7 +267,7 @@ func (s *Statement) fetch(result mapping.Result, deliver func(arrow.RecordBatch)
 		if len(parts) == 0 {
 			return nil
 		}
-		piece, err := join(s.schema, parts)
+		piece, err := glue.Join(s.schema, parts)
 		release(parts)
 		parts, size = nil, 0
 		if err != nil {
@@ -302,33 +301,6 @@ func release(parts []arrow.RecordBatch) {
 	for _, p := range parts {
 		p.Release()
 	}
-}
-
-// join puts DuckDB's small record batches together, in Go memory.
-func join(schema *arrow.Schema, parts []arrow.RecordBatch) (arrow.RecordBatch, error) {
-	var rows int64
-	columns := make([]arrow.Array, schema.NumFields())
-	defer func() {
-		for _, c := range columns {
-			if c != nil {
-				c.Release()
-			}
-		}
-	}()
-	for _, p := range parts {
-		rows += p.NumRows()
-	}
-	for c := range columns {
-		var err error
-		pieces := make([]arrow.Array, len(parts))
-		for k, p := range parts {
-			pieces[k] = p.Column(c)
-		}
-		if columns[c], err = array.Concatenate(pieces, memory.DefaultAllocator); err != nil {
-			return nil, fmt.Errorf("join column %s: %w", schema.Field(c).Name, err)
-		}
-	}
-	return array.NewRecordBatch(schema, columns, rows), nil
 }
 
 // Error is DuckDB's answer to a statement that ran.

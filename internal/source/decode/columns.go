@@ -2,6 +2,8 @@ package decode
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -11,6 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/extensions"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/near"
 )
 
 // ElementName is the name of a list's child field, as Iceberg has it.
@@ -292,32 +295,5 @@ func (p *ddlParser) number(most int) int {
 
 // nearest returns a type whose name differs by one or two edits, "" if none does.
 func nearest(name string) string {
-	best, distance := "", 3
-	for t := range scalars {
-		if d := edits(name, t); d < distance || d == distance && t < best {
-			best, distance = t, d
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return near.Of(slices.Collect(maps.Keys(scalars)), name, 2)
 }
