@@ -140,7 +140,7 @@ func (e *Engine) Query(ctx context.Context, text string, header func(*arrow.Sche
 		}
 	}
 	if err := e.onlySelect(text); err != nil {
-		return refused(err, missing)
+		return e.refused(ctx, err, text, missing)
 	}
 	p, err := e.plan(ctx, text)
 	if err != nil {
@@ -165,17 +165,6 @@ func (e *Engine) Query(ctx context.Context, text string, header func(*arrow.Sche
 
 // noPushdown keeps DuckDB from handing its filters to the reader of the files.
 const noPushdown = " LIMIT 9223372036854775807"
-
-// refused says more about a query that names a table that is not there yet.
-func refused(err error, missing []Table) error {
-	for _, t := range missing {
-		if strings.Contains(strings.ToLower(err.Error()), strings.ToLower("Table with name "+t.Alias+" does not exist")) ||
-			strings.Contains(strings.ToLower(err.Error()), strings.ToLower("Table with name "+t.Ident[len(t.Ident)-1]+" does not exist")) {
-			return fmt.Errorf("%w: table %s does not exist yet; run the pipeline first", batch.ErrInvalid, t)
-		}
-	}
-	return err
-}
 
 // loadedTable is a table's metadata, loaded afresh.
 type loadedTable struct {

@@ -458,6 +458,30 @@ func TestOnlyLooks(t *testing.T) {
 		t.Error("a file was written")
 	}
 	w.want("SELECT count(*) FROM my_events", "6")
+}
+
+// TestUnknownTable: who misspells a table is told of those that there are, and not
+// of DuckDB's own.
+func TestUnknownTable(t *testing.T) {
+	w := newWorld(t, "events", "missing")
+	w.threeDays()
+	for sql, want := range map[string]string{
+		"SELECT * FROM indexes":     "there is no table indexes; the pipeline has my_events (w.events), my_missing (w.missing)",
+		"SELECT * FROM my_event":    "there is no table my_event; did you mean my_events? the pipeline has",
+		"SELECT * FROM W.Evnts":     "there is no table W.Evnts; did you mean w.events?",
+		`SELECT * FROM "My Events"`: "there is no table My Events; did you mean my_events?",
+		"WITH a AS (FROM my_events) SELECT * FROM a JOIN my_events USING (id), b": "there is no table b; the pipeline",
+		"SELECT (SELECT max(id) FROM evnts) FROM my_events":                       "there is no table evnts; ",
+		"SELECT * FROM my_events, my_missing":                                     "table w.missing does not exist yet",
+		"SELECT nosuch(id) FROM my_events":                                        "nosuch",
+		"SELECT nosuch FROM my_events, information_schema.tables":                 "nosuch",
+	} {
+		_, err := w.run(sql)
+		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pg_") ||
+			strings.Contains(want, "nosuch") && strings.Contains(err.Error(), "there is no table") {
+			t.Errorf("%q: %v", sql, err)
+		}
+	}
 	w.want("SELECT count(*) FROM (SUMMARIZE SELECT * EXCLUDE (score) FROM my_events)", "5")
 	if got, err := w.run("DESCRIBE my_events"); err != nil || len(got) != 6 {
 		t.Errorf("%v %v", got, err)
