@@ -179,13 +179,16 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 func (r *relation) names(available []batch.Available) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	there := map[spot]bool{}
+	there, topics := map[spot]bool{}, map[string]bool{}
 	for _, a := range available {
-		there[spot{a.Topic, a.Partition}] = true
+		there[spot{a.Topic, a.Partition}], topics[a.Topic] = true, true
 	}
 	for topic, partitions := range r.Start.Offsets {
+		if !topics[topic] && (r.doubted[topic] || r.begun) {
+			continue
+		}
 		for number := range partitions {
-			if !there[spot{topic, number}] && !r.doubted[topic] && !r.begun {
+			if !there[spot{topic, number}] {
 				return fmt.Errorf("%w: start names partition %s/%d, which is not there; correct it or take it out", batch.ErrInvalid, topic, number)
 			}
 		}

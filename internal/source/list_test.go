@@ -285,6 +285,12 @@ func TestDeletedBeforeTheStart(t *testing.T) {
 				if starts, err := s.Start(t.Context(), batch.Offsets{ranges[0].TopicPartition: 1}); err != nil || len(starts) != 0 {
 					t.Fatalf("starts %v, %v", starts, err)
 				}
+				s = open(t, c, func(o *Options) {
+					o.RecordLoss, o.Topics, o.Start = record, []string{"clicks2"}, Start{Offsets: map[string]map[int32]int64{"clicks2": {7: 1}}}
+				})
+				if _, err := s.Start(t.Context(), batch.Offsets{{Source: "clicks", Topic: "clicks2"}: 1}); !errors.Is(err, batch.ErrInvalid) {
+					t.Fatalf("a partition that never was: %v", err)
+				}
 				s = open(t, c, change)
 				before := s.clock.Now()
 				if _, err := s.Read(t.Context(), ranges, discard, nil); !errors.Is(err, batch.ErrDataLost) || !strings.Contains(err.Error(), "topic clicks was deleted") ||
