@@ -260,7 +260,7 @@ func TestMissingTopic(t *testing.T) {
 func TestDeletedBeforeTheStart(t *testing.T) {
 	for _, record := range []bool{false, true} {
 		for name, topics := range map[string]func(o *Options){
-			"named":   func(o *Options) {},
+			"named":   func(*Options) {},
 			"matched": func(o *Options) { o.Topics, o.Pattern = nil, "^clicks$" },
 		} {
 			t.Run(name, func(t *testing.T) {
