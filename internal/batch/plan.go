@@ -79,6 +79,9 @@ type SinkPlan struct {
 	// Lags says that the table, which takes no part in this plan, waits for such
 	// plans: it may lack records from From on.
 	Lags bool `json:"lags,omitempty"`
+	// Route is what the plan fixes for a sink that feeds many tables. Before and
+	// Carried are then those of its tables, and From is where the sink stands.
+	Route *RoutePlan `json:"route,omitempty"`
 }
 
 // Ref points to a stamp and holds what the next one continues.
@@ -166,11 +169,18 @@ func (p *Plan) Lossy() bool {
 	return false
 }
 
-// Sink returns what the plan says of the sink with this name, nil if nothing.
+// Sink returns what the plan says of the sink with this name, nil if nothing. With
+// the name of a [RouteName] it is a copy of what follows for that table.
 func (p *Plan) Sink(name string) *SinkPlan {
+	sink, table := SplitRoute(name)
 	for i := range p.Sinks {
-		if p.Sinks[i].Name == name {
-			return &p.Sinks[i]
+		s := &p.Sinks[i]
+		switch {
+		case s.Name != sink:
+		case table == "":
+			return s
+		case s.Route != nil && s.Route.Table(table) != nil:
+			return p.routed(s, s.Route.Table(table))
 		}
 	}
 	return nil
@@ -180,7 +190,9 @@ func (p *Plan) Sink(name string) *SinkPlan {
 type Outcome struct {
 	Sink     string `json:"sink"`
 	Snapshot int64  `json:"snapshot,omitempty"` // 0: nothing was committed
-	Counts   Counts `json:"counts"`
+	// Tables is how many tables it touched, of a sink that feeds many.
+	Tables int    `json:"tables,omitempty"`
+	Counts Counts `json:"counts"`
 }
 
 // Commit is the record `commits/<i>-<id>/<Batch>`, for people and tools.

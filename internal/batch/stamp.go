@@ -42,6 +42,8 @@ type Stamp struct {
 	Counts   Counts // since the stamp before
 	Total    Counts // since the pipeline began
 	Previous string // Hash of the stamp before; empty for the first one
+	// Route is nil but for a table that its sink feeds beside others.
+	Route *Route
 }
 
 const (
@@ -63,6 +65,7 @@ const (
 	keyCounts      = "frazil.counts"
 	keyTotal       = "frazil.counts-total"
 	keyPrevious    = "frazil.previous-stamp"
+	keyRoute       = "frazil.route"
 )
 
 // stampVersion is the version of the stamp's keys that this code writes.
@@ -92,6 +95,9 @@ func (s *Stamp) Properties() map[string]string {
 			p[k] = v
 		}
 	}
+	if s.Route != nil {
+		p[keyRoute] = text(s.Route)
+	}
 	return p
 }
 
@@ -119,6 +125,9 @@ func ParseStamp(properties map[string]string) (*Stamp, error) {
 	r.json(keyEnd, &s.End)
 	r.json(keyCounts, &s.Counts)
 	r.json(keyTotal, &s.Total)
+	if _, ok := properties[keyRoute]; ok {
+		r.json(keyRoute, &s.Route)
+	}
 	if r.err != nil {
 		return nil, fmt.Errorf("%w: the snapshot's stamp: %w", ErrInvalid, r.err)
 	}

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -33,6 +34,7 @@ const (
 	kindCommit      = "commit"
 	kindAttempt     = "attempt"
 	kindReleased    = "released"
+	kindTable       = "table"
 )
 
 // Checkpoint is one pipeline's part of a store.
@@ -56,6 +58,10 @@ func number(n int64) string { return fmt.Sprintf("%012d", n) }
 func (c *Checkpoint) incarnations() string { return c.name + "/pipeline/" }
 func (c *Checkpoint) attempts() string     { return c.name + "/attempts/" }
 func (c *Checkpoint) released() string     { return c.name + "/released/" }
+func (c *Checkpoint) tables(sink string) string {
+	return c.name + "/tables/" + sink + "/"
+}
+
 func (c *Checkpoint) log(i batch.Incarnation) string {
 	return fmt.Sprintf("%s/offsets/%d-%s/", c.name, i.Number, i.ID)
 }
@@ -283,6 +289,29 @@ func (c *Checkpoint) purgeReleased(ctx context.Context, log []string) error {
 		}
 	}
 	return nil
+}
+
+// routedTable is what the list of a sink's tables says of one.
+type routedTable struct {
+	Sink  string `json:"sink"`
+	Table string `json:"table"`
+}
+
+// NoteTable lists a table of a sink that feeds many. It may be repeated.
+func (c *Checkpoint) NoteTable(ctx context.Context, sink, table string) error {
+	return c.put(ctx, kindTable, c.tables(sink)+table, routedTable{sink, table})
+}
+
+// Tables returns the tables that were listed for a sink, by name.
+func (c *Checkpoint) Tables(ctx context.Context, sink string) ([]string, error) {
+	keys, err := c.store.List(ctx, c.tables(sink), "")
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of sink %s: %w", sink, err)
+	}
+	for i, key := range keys {
+		keys[i] = strings.TrimPrefix(key, c.tables(sink))
+	}
+	return keys, nil
 }
 
 // Register notes an attempt before its first file.

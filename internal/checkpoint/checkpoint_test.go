@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +172,20 @@ func FuzzDecode(f *testing.F) {
 
 // TestCopiesOfDimensions: a copy stays while any plan of any incarnation names
 // it, and while a plan may be about to.
+func TestTables(t *testing.T) {
+	c, _ := opened(t)
+	ctx := t.Context()
+	if all, err := c.Tables(ctx, "raw"); err != nil || len(all) > 0 {
+		t.Errorf("%v %v", all, err)
+	}
+	if err := errors.Join(c.NoteTable(ctx, "raw", "n.b"), c.NoteTable(ctx, "raw", "n.a"), c.NoteTable(ctx, "raw", "n.b"), c.NoteTable(ctx, "raw2", "n.c")); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := c.Tables(ctx, "raw"); err != nil || !slices.Equal(all, []string{"n.a", "n.b"}) {
+		t.Errorf("%v %v", all, err)
+	}
+}
+
 func TestCopiesOfDimensions(t *testing.T) {
 	c, store := opened(t)
 	ctx := t.Context()

@@ -64,9 +64,7 @@ func (d *Driver) startAhead(ctx context.Context, p *batch.Plan, ready *prepared)
 		if pause > 0 && d.rooms.Clock.Sleep(committing, pause) != nil {
 			return // the commit was faster than the trigger
 		}
-		if a.ready = d.runAhead(within, p, f, policy, tags); a.ready != nil {
-			a.ready.predicted = predicted
-		}
+		a.ready = d.runAhead(within, p, f, policy, tags, predicted)
 	})
 	return a
 }
@@ -93,20 +91,49 @@ func (d *Driver) predict(p *batch.Plan, ready *prepared) ([]planner.Sink, map[st
 	predicted := map[string]string{}
 	for _, s := range d.sinks {
 		next := *s
-		if sp := p.Sink(s.Name); sp.Active {
+		if sp := p.Sink(s.Name); s.route != nil && sp.Active {
+			next.from = p.End()
+		} else if sp.Active {
 			res := ready.sinks[s.Name]
 			if res == nil {
 				return nil, nil
 			}
 			next.advance(p, &outcome{sink: s, landed: res.stamp, counts: res.counts})
 		}
-		predicted[s.Name] = next.before.Hash
+		if s.route == nil {
+			predicted[s.Name] = next.before.Hash
+		}
 		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: next.before, From: next.from, Carried: next.carried, Late: d.late(s)})
+	}
+	for _, s := range d.parts(p) {
+		if s.of == nil {
+			continue
+		}
+		res := ready.sinks[s.Name]
+		if res == nil {
+			return nil, nil
+		}
+		predicted[s.Name] = res.stamp.Hash()
 	}
 	return facts, predicted
 }
 
-func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, policy planner.Policy, tags map[string]string) *prepared {
+// tag is the stamp that a table of the spec's sinks carries.
+func (d *Driver) tag(name string) string {
+	of, table := batch.SplitRoute(name)
+	for _, s := range d.sinks {
+		switch {
+		case s.Name != of:
+		case s.route != nil:
+			return s.route.stamps[table].Hash
+		default:
+			return s.before.Hash
+		}
+	}
+	return ""
+}
+
+func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, policy planner.Policy, tags, predicted map[string]string) *prepared {
 	var err error
 	if f.Available, err = d.available(ctx, p, f.Position, nil); err != nil {
 		return nil
@@ -119,10 +146,11 @@ func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, p
 	if err != nil || next == nil {
 		return nil
 	}
-	ready, err := d.prepare(ctx, next, d.sinks, tags, batch.Letters{Source: true, Sinks: d.names()})
+	ready, err := d.prepare(ctx, next, d.sinks, basisOf(tags, predicted), d.allLetters())
 	if err != nil {
 		return nil
 	}
+	ready.predicted = predicted
 	l := listed(f.Available, next.End())
 	ready.listing = &l
 	return ready
@@ -133,19 +161,19 @@ func (d *Driver) keepAhead(ctx context.Context, ready *prepared, outcome []*outc
 	if ready == nil {
 		return nil
 	}
-	for _, s := range d.sinks {
-		if s.before.Hash != ready.predicted[s.Name] {
+	for name, stamp := range ready.predicted {
+		if d.tag(name) != stamp {
 			d.dropAhead(ctx, ready, "another attempt was committed")
 			return nil
 		}
 	}
-	ready.plan.Outcome = outcomes(outcome)
+	ready.plan.Outcome = outcomes(d.last, outcome)
 	d.watch.Listed(ready.plan.Time, ready.listing.lag)
 	return ready
 }
 
 // dropAhead lets go of work that ran ahead and will not be used.
 func (d *Driver) dropAhead(ctx context.Context, ready *prepared, reason string) {
-	d.background(func() { d.discard(ctx, ready.attempt, d.sinks) })
+	d.background(func() { d.discard(ctx, ready) })
 	d.log.Info("work that ran ahead is dropped", "batch", ready.plan.Batch, "reason", reason)
 }

@@ -18,12 +18,15 @@ import (
 // nothing.
 func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*prepared, error) {
 	watch := progress{d: d, begun: d.rooms.Clock.Now()}
+	if ready != nil && !ready.begun.IsZero() {
+		watch.begun = ready.begun // it was executed before it was logged
+	}
 	if !p.CatchesUp() {
 		d.started = watch.begun
 	}
 	for {
 		ahead, err := d.try(ctx, p, ready, &watch)
-		if !errors.Is(err, errOutgrown) && !errors.Is(err, errOvertaken) {
+		if !errors.Is(err, errOutgrown) && !errors.Is(err, errOvertaken) && !errors.Is(err, errAnchored) {
 			return ahead, err
 		}
 		d.log.Warn("the batch is executed again for the tables as they are now", "batch", p.Batch, "reason", err)
@@ -46,8 +49,8 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 	outcome, err := d.commit(toTheEnd(ctx), p, ready, watch)
 	if err != nil {
 		ahead.drop()
-		if watch.tries == sent && len(ready.sinks) > 0 { // it was not sent
-			d.discard(ctx, ready.attempt, d.sinks)
+		if watch.tries == sent && ready.registered { // it was not sent
+			d.discard(ctx, ready)
 		} else {
 			d.orphaned()
 		}
@@ -68,9 +71,18 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
 	kafka := d.patient("Kafka")
 	for {
-		lacking, err := d.lacking(ctx, p)
+		lacking, anchored, err := d.lacking(ctx, p)
 		if err != nil {
 			return nil, nil, err
+		}
+		if err := d.keepsSpec(p, lacking); err != nil {
+			return nil, nil, err
+		}
+		if anchored {
+			if p, err = d.reviseTags(ctx, p, lacking); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
 		letters, err := d.letters(ctx, p, lacking)
 		if err != nil {
@@ -83,8 +95,9 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			continue
 		}
 		if err := planner.Unread(p.Ranges, d.opts.Sources); err != nil && len(lacking) > 0 {
-			if p, err = d.reviseGap(ctx, p, lacking, err); err != nil {
-				return nil, nil, err
+			var ready *prepared
+			if p, ready, err = d.reviseGap(ctx, p, lacking, err); err != nil || ready != nil {
+				return p, ready, err
 			}
 			continue
 		}
@@ -93,7 +106,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			kafka.over()
 			return p, ready, nil
 		}
-		if d.outgrew(p, err) {
+		if d.outgrew(p, err) && !anyRouted(lacking) {
 			d.log.Warn("the batch cannot be read with the schemas that its plan names", "batch", p.Batch, "error", err)
 			if p, err = d.revise(ctx, p, lacking, true, "there are newer reader schemas"); err != nil {
 				return nil, nil, err
@@ -116,29 +129,27 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			return nil, nil, err
 		}
 		d.log.Warn("records of a logged batch are lost; the batch is revised with a gap", "batch", p.Batch, "error", err)
-		if p, err = d.reviseGap(ctx, p, lacking, err); err != nil {
-			return nil, nil, err
+		if p, ready, err = d.reviseGap(ctx, p, lacking, err); err != nil || ready != nil {
+			return p, ready, err
 		}
 	}
 }
 
-// lacking returns the sinks that take part in p and whose table has not got it.
-func (d *Driver) lacking(ctx context.Context, p *batch.Plan) ([]*sink, error) {
-	var lacking []*sink
-	for _, s := range d.sinks {
-		sp := p.Sink(s.Name)
-		if sp == nil || !sp.Active {
-			continue
+// lacking returns the tables that take part in p and have not got it. anchored
+// says that one of them carries an anchor of which p does not know.
+func (d *Driver) lacking(ctx context.Context, p *batch.Plan) (lacking []*sink, anchored bool, err error) {
+	for _, s := range d.parts(p) {
+		_, done, err := d.look(ctx, p, s, p.Sink(s.Name))
+		late := errors.Is(err, errAnchored)
+		if err != nil && !late {
+			return nil, false, err
 		}
-		_, done, err := d.look(ctx, p, s, sp)
-		if err != nil {
-			return nil, err
-		}
+		anchored = anchored || late
 		if done == nil {
 			lacking = append(lacking, s)
 		}
 	}
-	return lacking, nil
+	return lacking, anchored, nil
 }
 
 // changed says whether the spec of a lacking sink is not the one that p was
@@ -150,6 +161,25 @@ func (d *Driver) changed(p *batch.Plan, lacking []*sink) bool {
 		}
 	}
 	return false
+}
+
+// keepsSpec stops where a batch is open in a sink that feeds many tables, and the
+// spec is another one now: a record that went to one table must not go to another
+// one as well. Such a batch was executed before it was logged, so it can be
+// finished with the spec that it was planned with.
+func (d *Driver) keepsSpec(p *batch.Plan, lacking []*sink) error {
+	for _, s := range lacking {
+		if s.of != nil && p.Sink(s.Name).Hash != s.Hash {
+			return fmt.Errorf("%w: batch %d is not in table %s yet and was planned with another spec of sink %s: "+
+				"run it once with that one (frazil run --available-now), then with the new one", batch.ErrInvalid, p.Batch, s.table, s.of.Name)
+		}
+	}
+	return nil
+}
+
+// anyRouted says whether one of these is a table of a sink that feeds many.
+func anyRouted(tables []*sink) bool {
+	return slices.ContainsFunc(tables, func(s *sink) bool { return s.of != nil })
 }
 
 // seizes says whether p, which another driver has open, is to become this
@@ -172,26 +202,52 @@ func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, new
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range lacking {
+		if s.of != nil { // where a row goes may depend on what it is read with and joined with
+			maps.Copy(q.Versions, p.Versions)
+			q.Readers = p.Readers
+		}
+	}
 	d.log.Info("this batch is revised", "batch", q.Batch, "revision", q.Revision, "reason", reason)
 	return q, d.append(ctx, q)
 }
 
 // reviseGap logs a revision of p that gives up what Kafka no longer has. That a
 // topic is another one now is believed after two listings only.
-func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, cause error) (*batch.Plan, error) {
+// A revision of a batch that goes to many tables is executed before it is logged,
+// as the batch was.
+func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, cause error) (*batch.Plan, *prepared, error) {
 	q := d.revision(p, lacking)
+	if err := d.gaps(ctx, p, q, cause); err != nil {
+		return nil, nil, err
+	}
+	var ready *prepared
+	if anyRouted(lacking) {
+		err := d.retry(ctx, "Kafka", func() (err error) { ready, err = d.prepareAs(ctx, q, lacking, d.allLetters()); return err })
+		if err != nil {
+			return nil, nil, err
+		}
+		for name, share := range ready.routes {
+			sp := q.Sink(name)
+			rp := *sp.Route
+			rp.Counts, sp.Route = share.counts, &rp
+		}
+	}
+	return q, ready, d.append(ctx, q)
+}
+
+// gaps gives up in q what Kafka no longer has of p.
+func (d *Driver) gaps(ctx context.Context, p, q *batch.Plan, cause error) error {
 	if err := d.giveUp(ctx, p, q, cause); err != nil {
-		return nil, err
+		return err
 	}
-	if !maps.Equal(p.End(), q.End()) {
-		if err := d.rest(ctx, confirmAfter); err != nil {
-			return nil, err
-		}
-		if err := d.giveUp(ctx, p, q, cause); err != nil {
-			return nil, err
-		}
+	if maps.Equal(p.End(), q.End()) {
+		return nil
 	}
-	return q, d.append(ctx, q)
+	if err := d.rest(ctx, confirmAfter); err != nil {
+		return err
+	}
+	return d.giveUp(ctx, p, q, cause)
 }
 
 // giveUp marks in q what of p's ranges is not there any more. Where listings go on
@@ -216,13 +272,37 @@ func (d *Driver) giveUp(ctx context.Context, p, q *batch.Plan, cause error) erro
 	})
 }
 
+// reviseTags logs a revision of p that names the anchors which tables got after p
+// was planned. No commit of p itself can land there any more.
+func (d *Driver) reviseTags(ctx context.Context, p *batch.Plan, lacking []*sink) (*batch.Plan, error) {
+	q := d.revision(p, lacking)
+	for _, s := range lacking {
+		if s.of == nil {
+			continue
+		}
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		sp := q.Sink(s.of.Name)
+		if st := view.Stamp(); d.emptyAnchor(st) && sp.Route.Table(s.table).Before.Hash == "" {
+			rp := *sp.Route
+			rp.Tables = slices.Clone(rp.Tables)
+			rp.Table(s.table).Before = batch.RefTo(st)
+			sp.Route = &rp
+		}
+	}
+	d.log.Info("tables of this batch were anchored after it was planned; revising it", "batch", q.Batch, "revision", q.Revision)
+	return q, d.append(ctx, q)
+}
+
 func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {
 	q := *p
 	q.Revision, q.Entry, q.Writer = p.Revision+1, p.Entry+1, d.opts.Writer
 	q.Ranges = append([]batch.Range{}, p.Ranges...)
 	q.Sinks = append([]batch.SinkPlan{}, p.Sinks...)
 	for _, s := range lacking {
-		sp := q.Sink(s.Name)
+		sp := q.Sink(s.whole().Name)
 		sp.Hash, sp.Due = s.Hash, true
 	}
 	return &q
@@ -233,7 +313,7 @@ func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {
 func (d *Driver) sinkFacts() []planner.Sink {
 	facts := make([]planner.Sink, 0, len(d.sinks))
 	for _, s := range d.sinks {
-		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: s.before, From: s.from, Carried: s.carried, Lags: s.lags, Late: d.late(s)})
+		facts = append(facts, planner.Sink{Name: s.Name, Hash: s.Hash, Before: s.before, From: s.from, Carried: s.carried, Lags: s.lags, Late: d.late(s), Upto: s.upto()})
 	}
 	return facts
 }
@@ -257,7 +337,7 @@ func (w *progress) done(p *batch.Plan, ready *prepared, outcome []*outcome) {
 	w.d.planned = nil
 	w.d.watch.Batch(Progress{
 		Batch: p.Batch, Revision: p.Revision, Start: w.begun, Total: now.Sub(w.begun),
-		Prepare: ready.took, Commit: now.Sub(w.prepared), Tries: w.tries, Retries: w.retries, Outcome: outcomes(outcome), Tally: ready.tally,
+		Prepare: ready.took, Commit: now.Sub(w.prepared), Tries: w.tries, Retries: w.retries, Outcome: outcomes(p, outcome), Tally: ready.tally,
 		Plan: p, Lag: l.lag, Latest: l.latest,
 	})
 }

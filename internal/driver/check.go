@@ -28,13 +28,24 @@ func (d *Driver) Check(ctx context.Context) (note string, err error) {
 
 // check reads in the order in which a driver opens the pipeline.
 func (d *Driver) check(ctx context.Context) (note string, err error) {
-	stamped, err := d.newestStamp(ctx)
+	stamped, err := d.newestStamp(ctx, false)
 	if err != nil {
 		return "", err
 	}
 	all, err := d.incarnations(ctx)
 	if err != nil {
 		return "", err
+	}
+	search := false
+	if d.routes() {
+		if search, err = d.search(ctx, all); err != nil {
+			return "", err
+		}
+		if search {
+			if stamped, err = d.newestStamp(ctx, true); err != nil {
+				return "", err
+			}
+		}
 	}
 	var p *batch.Plan
 	note = "the checkpoint has no record of the pipeline, but its tables carry its stamps"
@@ -52,8 +63,13 @@ func (d *Driver) check(ctx context.Context) (note string, err error) {
 			}
 		}
 	}
-	for _, s := range d.sinks {
-		if err := d.checkSink(ctx, p, s); err != nil {
+	tables, err := d.tables(ctx, search)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range tables {
+		err := d.checkSink(ctx, p, s)
+		if err != nil && !errors.Is(err, errAnchored) { // a revision names the anchor
 			return "", err
 		}
 	}

@@ -27,15 +27,11 @@ var errOvertaken = errors.New("another driver has committed a part of the batch 
 // commit makes p's outcome known in every sink, in the order of the spec.
 func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) ([]*outcome, error) {
 	var all []*outcome
-	for _, s := range d.sinks {
-		sp := p.Sink(s.Name)
-		if sp == nil || !sp.Active {
-			continue
-		}
+	for _, s := range d.parts(p) {
 		if d.late(s) && ready.overtaken(p, all) {
 			return nil, errOvertaken
 		}
-		o, err := d.commitSink(ctx, p, ready, s, sp, watch)
+		o, err := d.commitSink(ctx, p, ready, s, p.Sink(s.Name), watch)
 		if err != nil {
 			return nil, fmt.Errorf("commit sink %s: %w", s.Name, err)
 		}
@@ -96,16 +92,23 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 // settle takes over what the batch came to: in memory, and in the executor's
 // state.
 func (d *Driver) settle(ctx context.Context, p *batch.Plan, ready *prepared, all []*outcome) error {
-	d.lastOutcome, d.recent = outcomes(all), ready.recent(p)
+	d.lastOutcome, d.recent = outcomes(p, all), ready.recent(p)
 	for _, o := range all {
 		o.sink.advance(p, o)
 		stamp := o.landed
+		if s := o.sink; s.of != nil {
+			s.of.route.stamps[s.table] = s.before
+			continue
+		}
 		if stamp == nil {
 			continue
 		}
 		if err := d.retry(ctx, "the state store", func() error { return d.rooms.Executor.Settle(ctx, o.sink.Name, stamp) }); err != nil {
 			return fmt.Errorf("settle the state of sink %s: %w", o.sink.Name, err)
 		}
+	}
+	for _, s := range d.sinks {
+		s.passed(p)
 	}
 	return nil
 }
@@ -121,14 +124,24 @@ func (s *sink) advance(p *batch.Plan, o *outcome) {
 	s.before, s.from, s.carried = sp.Before, sp.From, sp.Carried.Plus(o.counts)
 }
 
-func outcomes(all []*outcome) []batch.Outcome {
-	out := make([]batch.Outcome, 0, len(all))
-	for _, o := range all {
-		c := o.counts
-		if o.landed != nil {
-			c = o.landed.Counts
+// outcomes says what p came to, by sink: of one that feeds many tables, in all of
+// them together.
+func outcomes(p *batch.Plan, all []*outcome) []batch.Outcome {
+	out := make([]batch.Outcome, 0, len(p.Sinks))
+	for _, sp := range p.Sinks {
+		if sp.Active && sp.Route != nil {
+			out = append(out, batch.Outcome{Sink: sp.Name, Tables: len(sp.Route.Tables), Counts: sp.Route.Counts})
 		}
-		out = append(out, batch.Outcome{Sink: o.sink.Name, Snapshot: o.snapshot, Counts: c})
+		for _, o := range all {
+			if o.sink.Name != sp.Name {
+				continue
+			}
+			c := o.counts
+			if o.landed != nil {
+				c = o.landed.Counts
+			}
+			out = append(out, batch.Outcome{Sink: sp.Name, Snapshot: o.snapshot, Counts: c})
+		}
 	}
 	return out
 }

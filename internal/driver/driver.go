@@ -42,6 +42,10 @@ type Sink struct {
 	Name  string
 	Hash  string // of every key of the spec that its rows depend on
 	Table Table
+	// Tables, in place of Table, are those of a sink that feeds many. TablesMax
+	// bounds how many; 0: nothing does.
+	Tables    Tables
+	TablesMax int
 }
 
 // Rooms are what the driver drives.
@@ -158,6 +162,10 @@ type sink struct {
 	lags    bool
 	// found is the hash of the stamp that this process saw first in the table.
 	found *string
+
+	route *route // of a sink that feeds many tables; nil: it feeds one
+	of    *sink  // of one of these tables: the sink, and the table's name
+	table string
 }
 
 // New returns a driver that has not touched anything yet. watch may be nil.
@@ -168,7 +176,11 @@ func New(rooms Rooms, opts Options, log *slog.Logger, watch Observer) *Driver {
 	d := &Driver{rooms: rooms, opts: opts.withDefaults(), log: log, watch: watch, contacted: map[string]bool{}, absent: planner.Absences{}, unread: map[batch.TopicPartition]bool{}}
 	d.sweeps.writing = map[string]bool{}
 	for _, s := range rooms.Sinks {
-		d.sinks = append(d.sinks, &sink{Sink: s})
+		one := &sink{Sink: s}
+		if s.Tables != nil {
+			one.route = newRoute()
+		}
+		d.sinks = append(d.sinks, one)
 	}
 	return d
 }
@@ -249,7 +261,7 @@ func (d *Driver) drive(ctx context.Context) error {
 	var ready *prepared
 	for {
 		if plan == nil {
-			if plan, err = d.next(ctx); err != nil {
+			if plan, ready, err = d.next(ctx); err != nil {
 				return err
 			}
 		}
@@ -263,12 +275,23 @@ func (d *Driver) drive(ctx context.Context) error {
 			ahead = nil
 		}
 		if ahead != nil && stopOf(ctx).Err() == nil {
-			if err := d.append(ctx, ahead.plan); err != nil {
+			if err := d.begin(ctx, ahead.plan, ahead); err != nil {
 				return err
 			}
 			plan, ready = ahead.plan, ahead
 		}
 	}
+}
+
+// begin logs the plan of a batch, which r was made by if not nil.
+func (d *Driver) begin(ctx context.Context, p *batch.Plan, r *prepared) error {
+	if err := d.bind(ctx, p, r); err != nil {
+		return fmt.Errorf("log batch %d: %w", p.Batch, err)
+	}
+	if stopOf(ctx).Err() != nil {
+		return errDone
+	}
+	return d.append(ctx, p)
 }
 
 // append logs a plan. Whoever creates the entry owns the batch.

@@ -21,7 +21,7 @@ import (
 func (d *Driver) late(s *sink) bool { return s.Name == d.opts.DeadLetters }
 
 // letterBox adds dead letters that have no table to a job.
-func (d *Driver) letterBox(ctx context.Context, job *batch.Job, writers map[string]Writer) (Writer, error) {
+func (d *Driver) letterBox(ctx context.Context, job *batch.Job, writers map[string]rowWriter) (Writer, error) {
 	if d.rooms.Letters == nil || job.Plan.CatchesUp() {
 		return nil, nil
 	}
@@ -75,10 +75,7 @@ func (d *Driver) judgeLetters(ctx context.Context, p *batch.Plan, r *prepared, s
 // isWhole says whether no table has the batch yet: a batch that is half committed
 // is always finished.
 func (d *Driver) isWhole(p *batch.Plan, lacking []*sink) bool {
-	return !slices.ContainsFunc(d.sinks, func(s *sink) bool {
-		sp := p.Sink(s.Name)
-		return sp != nil && sp.Active && !slices.Contains(lacking, s)
-	})
+	return !slices.ContainsFunc(d.parts(p), func(s *sink) bool { return !slices.Contains(lacking, s) })
 }
 
 // judgedFrom is how many records must have been seen before the fraction of bad
@@ -153,6 +150,9 @@ func (d *Driver) letters(ctx context.Context, p *batch.Plan, lacking []*sink) (o
 	of.Source = of.Source || others > 1
 	return of, nil
 }
+
+// allLetters are those of a batch that is executed for every sink.
+func (d *Driver) allLetters() batch.Letters { return batch.Letters{Source: true, Sinks: d.names()} }
 
 // names are those of the sinks that have SQL.
 func (d *Driver) names() []string {

@@ -42,7 +42,21 @@ func (d *Driver) look(ctx context.Context, p *batch.Plan, s *sink, sp *batch.Sin
 			}
 		}
 	}
+	if s.of != nil && sp.Before.Hash == "" && d.emptyAnchor(st) {
+		return nil, nil, errAnchored
+	}
 	return nil, nil, d.disagree(ctx, p, s, sp, st)
+}
+
+// errAnchored says that a driver that was slow to bring its tables into this
+// incarnation found one there that another driver had just made for a batch: the
+// batch's plan says that it has no tag.
+var errAnchored = errors.New("the table was anchored after the batch was planned")
+
+// emptyAnchor says whether a stamp is the anchor, in this incarnation, of a table
+// that had none.
+func (d *Driver) emptyAnchor(st *batch.Stamp) bool {
+	return st != nil && st.Of(d.inc, d.opts.Stream) && st.Kind != "" && st.Last == batch.None
 }
 
 func (d *Driver) revisions(ctx context.Context, p *batch.Plan) (logged []*batch.Plan, err error) {

@@ -43,14 +43,23 @@ const recordsServer = "the checkpoint, to write the pipeline's record,"
 // stamp that the later listing does not explain is of a record that was lost.
 func (d *Driver) identify(ctx context.Context) error {
 	records := d.patient(recordsServer)
+	search := false
 	for {
-		stamped, err := d.newestStamp(ctx)
+		stamped, err := d.newestStamp(ctx, search)
 		if err != nil {
 			return err
 		}
 		all, err := d.incarnations(ctx)
 		if err != nil {
 			return err
+		}
+		if d.routes() && !search {
+			if search, err = d.search(ctx, all); err != nil {
+				return err
+			}
+			if search { // look again, at all that could be ours
+				continue
+			}
 		}
 		next := batch.Incarnation{UUID: d.rooms.NewID(), Name: d.opts.Name, ID: d.rooms.NewID(), Kind: batch.First}
 		if len(all) > 0 {
@@ -99,11 +108,15 @@ func (d *Driver) explains(ctx context.Context, stamped *batch.Stamp) (bool, erro
 // newestStamp returns the stamp of the highest incarnation among the tables'
 // tags, nil if none carries one. Stamps of two pipelines contradict each other.
 // A table that lost its tag does, too.
-func (d *Driver) newestStamp(ctx context.Context) (*batch.Stamp, error) {
+func (d *Driver) newestStamp(ctx context.Context, search bool) (*batch.Stamp, error) {
 	var newest *batch.Stamp
 	var states []string
 	contradiction := false
-	for _, s := range d.sinks {
+	tables, err := d.tables(ctx, search)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range tables {
 		view, err := d.load(ctx, s)
 		if err != nil {
 			return nil, err
@@ -170,21 +183,43 @@ func (d *Driver) anchorAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range d.sinks {
-		if newest != nil && newest.Sink(s.Name) != nil {
-			continue
-		}
+	tables, err := d.newcomers(ctx, newest)
+	if err != nil {
+		return err
+	}
+	for _, s := range tables {
 		if err := d.anchor(ctx, s, known); err != nil {
 			return fmt.Errorf("anchor incarnation %d in the table of sink %s: %w", d.inc.Number, s.Name, err)
 		}
 	}
 	// A rewind that died before its record may have left pins of this number, too.
 	for _, s := range d.sinks {
+		if s.route != nil {
+			continue // it cannot be rewound
+		}
 		if err := d.retry(ctx, "the catalog", func() error { return s.Table.Unpin(ctx, d.pinTag()) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// newcomers are the tables of sinks that a plan does not name.
+func (d *Driver) newcomers(ctx context.Context, newest *batch.Plan) (tables []*sink, err error) {
+	for _, s := range d.sinks {
+		switch {
+		case newest != nil && newest.Sink(s.Name) != nil:
+		case s.route == nil:
+			tables = append(tables, s)
+		default:
+			parts, err := d.tablesOf(ctx, s, true)
+			if err != nil {
+				return nil, err
+			}
+			tables = append(tables, parts...)
+		}
+	}
+	return tables, nil
 }
 
 // reached is where the pipeline stands when it is anchored: where the newest
@@ -193,7 +228,12 @@ func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets
 	if newest != nil {
 		return newest.Position(), nil
 	}
-	for _, s := range d.sinks {
+	tables, err := d.newcomers(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	stamps := map[*sink][]*batch.Stamp{}
+	for _, s := range tables {
 		view, err := d.load(ctx, s)
 		if err != nil {
 			return nil, err
@@ -206,6 +246,14 @@ func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets
 			return nil, err
 		}
 		s.take(st)
+		if s.of != nil && st != nil {
+			stamps[s.of] = append(stamps[s.of], st)
+		}
+	}
+	for _, s := range d.sinks {
+		if s.route != nil {
+			s.stand(stamps[s])
+		}
 	}
 	return d.position(), nil
 }
@@ -266,7 +314,7 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch
 	if err != nil {
 		return false, err
 	}
-	a, err := d.anchorStamp(ctx, from, view.Stamp(), known)
+	a, err := d.anchorStamp(ctx, s, from, view.Stamp(), known)
 	if err != nil {
 		return false, err
 	}
@@ -279,7 +327,7 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch
 }
 
 // anchorStamp continues from, and follows before.
-func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, known batch.Offsets) (*batch.Stamp, error) {
+func (d *Driver) anchorStamp(ctx context.Context, s *sink, from, before *batch.Stamp, known batch.Offsets) (*batch.Stamp, error) {
 	a := &batch.Stamp{
 		UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
 		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
@@ -287,10 +335,14 @@ func (d *Driver) anchorStamp(ctx context.Context, from, before *batch.Stamp, kno
 	}
 	if from != nil {
 		a.First, a.Last, a.Start, a.End = from.Last+1, from.Last, from.End, from.End
-		a.State, a.Total, a.Attempt = from.State, from.Total, from.Attempt
+		a.State, a.Total, a.Attempt, a.Route = from.State, from.Total, from.Attempt, from.Route
 		if a.Time.Before(from.Time) {
 			a.Time = from.Time
 		}
+		return a, nil
+	}
+	if s.of != nil { // it was made for a batch that never came: it has no rows
+		a.Route = &batch.Route{Sink: s.of.Name}
 		return a, nil
 	}
 	// A table without a stamp joins where `start` says, but never behind what
@@ -319,7 +371,17 @@ func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
 	d.found(p)
 	d.recent = p.Recent
 	for _, s := range d.sinks {
-		if sp := p.Sink(s.Name); sp != nil {
+		sp := p.Sink(s.Name)
+		if sp != nil && (sp.Route != nil) != (s.route != nil) {
+			return fmt.Errorf("%w: sink %s fed one table and shall feed many now, or the other way round: give it another name", batch.ErrInvalid, s.Name)
+		}
+		if s.route != nil {
+			if err := d.adoptRoute(ctx, p, s, sp); err != nil {
+				return err
+			}
+			continue
+		}
+		if sp != nil {
 			s.before, s.from, s.carried, s.lags = sp.Before, sp.From, sp.Carried, sp.Lags
 			if s.lags && s.before.Hash == "" {
 				s.from = nil // it joins where `start` says, when its turn comes
@@ -335,6 +397,18 @@ func (d *Driver) adoptPlan(ctx context.Context, p *batch.Plan) error {
 		}
 	}
 	return nil
+}
+
+// adoptRoute takes what the newest plan says of a sink that feeds many tables,
+// or where their stamps say that it stands.
+func (d *Driver) adoptRoute(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) error {
+	if sp != nil {
+		s.from, s.lags = sp.From, sp.Lags
+		s.follow(sp)
+	} else {
+		s.lags = true
+	}
+	return d.learn(ctx, s, p)
 }
 
 // join takes what the table of a new sink carries: nothing, or the stamp of the
@@ -370,8 +444,19 @@ func (d *Driver) adoptTags(ctx context.Context) error {
 	d.last, d.ordinary = nil, nil
 	for _, s := range d.sinks {
 		s.take(nil)
+		if s.route != nil {
+			s.stand(nil)
+			clear(s.route.stamps)
+		}
 		if d.inc.Kind == batch.First {
 			continue // a tag that is there already is not ours
+		}
+		if s.route != nil {
+			s.lags = true
+			if err := d.learn(ctx, s, nil); err != nil {
+				return err
+			}
+			continue
 		}
 		view, err := d.load(ctx, s)
 		if err != nil {
@@ -402,13 +487,14 @@ func (d *Driver) adoptTags(ctx context.Context) error {
 func (d *Driver) position() batch.Offsets {
 	var position batch.Offsets
 	for _, s := range d.sinks {
-		if s.before.Hash == "" {
+		_, _, end, ok := s.stood()
+		if !ok {
 			continue
 		}
 		if position == nil {
 			position = batch.Offsets{}
 		}
-		for tp, at := range s.before.End {
+		for tp, at := range end {
 			if was, ok := position[tp]; !ok || at > was {
 				position[tp] = at
 			}

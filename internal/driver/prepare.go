@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -24,11 +26,18 @@ type prepared struct {
 	rejected int64
 	judged   bool
 	share    batch.Fraction
+	routes   map[string]*share // of sinks that feed many tables
 	took     time.Duration
 	// predicted is, while it ran ahead, what the batch before was expected to
 	// come to.
 	predicted map[string]string
-	listing   *listing // of work that ran ahead
+	listing   *listing  // of work that ran ahead
+	begun     time.Time // of what was executed before its plan was logged
+
+	registered bool
+	mu         sync.Mutex
+	tables     []*sink             // in which it may have files
+	stamps     map[string][]string // batch.Attempt.Waits
 }
 
 // result is one sink's share.
@@ -42,21 +51,28 @@ type result struct {
 
 // prepare reads the plan's ranges, runs the SQL of the given sinks and writes
 // their files, all under a new attempt. tags are the stamps that the tables carry
-// now, or carried when this began; letters whose dead letters there are.
-func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags map[string]string, letters batch.Letters) (*prepared, error) {
+// now, or carried when this began, and those that they will carry where the work runs
+// ahead; letters whose dead letters there are.
+func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags basis, letters batch.Letters) (*prepared, error) {
 	begun := d.rooms.Clock.Now()
-	r := &prepared{plan: p, attempt: d.rooms.NewID(), sinks: map[string]*result{}, letters: letters}
+	r := &prepared{plan: p, attempt: d.rooms.NewID(), sinks: map[string]*result{}, letters: letters, routes: map[string]*share{}, stamps: map[string][]string{}}
 	if len(sinks) == 0 {
 		return r, nil
 	}
 	d.writes(r.attempt, true)
 	defer d.writes(r.attempt, false)
-	if err := d.register(ctx, p, r, sinks, tags); err != nil {
+	r.registered = true
+	for _, s := range sinks {
+		if s.whole().route == nil {
+			r.waits(s, tags.tag(s.Name), p.Sink(s.Name).Before.Hash)
+		}
+	}
+	if err := d.register(ctx, p, r); err != nil {
 		d.orphaned()
 		return nil, err
 	}
-	if err := d.execute(ctx, p, r, sinks); err != nil {
-		d.discard(ctx, r.attempt, sinks)
+	if err := d.execute(ctx, p, r, sinks, tags); err != nil {
+		d.discard(ctx, r)
 		return nil, err
 	}
 	r.took = d.rooms.Clock.Now().Sub(begun)
@@ -68,22 +84,35 @@ func (d *Driver) prepare(ctx context.Context, p *batch.Plan, sinks []*sink, tags
 func (d *Driver) tags() map[string]string {
 	tags := map[string]string{}
 	for _, s := range d.sinks {
-		tags[s.Name] = s.before.Hash
+		if s.route == nil {
+			tags[s.Name] = s.before.Hash
+			continue
+		}
+		for table, ref := range s.route.stamps {
+			tags[batch.RouteName(s.Name, table)] = ref.Hash
+		}
 	}
 	return tags
 }
 
-// register notes the attempt before its first file, so that any later process
-// can sweep it.
-func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink, tags map[string]string) error {
-	waits := map[string][]string{}
-	for _, s := range sinks {
-		before := p.Sink(s.Name).Before.Hash
-		waits[s.Name] = []string{before}
-		if tag := tags[s.Name]; tag != before { // it runs ahead of the batch that will put that stamp there
-			waits[s.Name] = []string{tag, before}
-		}
+// waits notes that the attempt may have files in a table, and on which stamps its
+// commit waits there.
+func (r *prepared) waits(s *sink, tag, before string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tables = append(r.tables, s)
+	r.stamps[s.Name] = []string{before}
+	if tag != before { // it runs ahead of the batch that will put that stamp there
+		r.stamps[s.Name] = []string{tag, before}
 	}
+}
+
+// register notes the attempt before its first file in a table, so that any later
+// process can sweep it.
+func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared) error {
+	r.mu.Lock()
+	waits := maps.Clone(r.stamps)
+	r.mu.Unlock()
 	err := d.rooms.Checkpoint.Register(ctx, batch.Attempt{Name: r.attempt, Batch: p.Batch, Waits: waits, Writer: d.opts.Writer, Time: d.rooms.Clock.Now()})
 	if err != nil {
 		return fmt.Errorf("register attempt %s: %w", r.attempt, err)
@@ -92,10 +121,11 @@ func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared, sinks
 	return nil
 }
 
-// execute runs the plan for the sinks.
-func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks []*sink) (err error) {
+// execute runs the plan for the sinks: as the spec names them, or, of those that
+// feed many tables, the tables that lack it.
+func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, tables []*sink, b basis) (err error) {
 	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, State: map[string]string{}, Letters: r.letters}
-	writers := map[string]Writer{}
+	writers := map[string]rowWriter{}
 	defer func() {
 		if err != nil {
 			for _, w := range writers {
@@ -103,10 +133,16 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 			}
 		}
 	}()
+	sinks, lacking := wholes(tables)
 	for _, s := range sinks {
 		job.Sinks = append(job.Sinks, s.Name)
 		job.State[s.Name] = p.Sink(s.Name).Before.State
-		w, err := s.Table.Writer(ctx, r.attempt)
+		var w rowWriter
+		if s.route == nil {
+			w, err = s.Table.Writer(ctx, r.attempt)
+		} else {
+			w, err = s.Tables.Writer(ctx, r.attempt, d.opener(ctx, p, r, s, lacking[s], b))
+		}
 		if err != nil {
 			return fmt.Errorf("open files for sink %s: %w", s.Name, err)
 		}
@@ -133,21 +169,47 @@ func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, sinks 
 		return err
 	}
 	r.tally = r.tally.Plus(tally)
-	if err := d.judgeLetters(ctx, p, r, sinks, results, box); err != nil {
+	if err := d.judgeLetters(ctx, p, r, tables, results, box); err != nil {
 		return err
 	}
 	for _, s := range sinks {
-		res := &result{Result: results[s.Name]}
-		if res.files, err = writers[s.Name].Close(ctx); err != nil {
-			return fmt.Errorf("finish files of sink %s: %w", s.Name, err)
-		}
-		if err := res.check(s.Name, tally); err != nil {
+		one := batch.Counts{Tally: tally, Inputs: results[s.Name].Inputs}
+		if err := r.close(ctx, s, results[s.Name], one, writers[s.Name]); err != nil {
 			return err
 		}
-		res.counts = batch.Counts{Tally: tally, Inputs: res.Inputs, Written: res.files.Rows()}
-		r.sinks[s.Name] = res
 	}
 	return nil
+}
+
+// rowWriter is a Writer or a RoutedWriter.
+type rowWriter interface {
+	Write(rows arrow.RecordBatch) error
+	Abort()
+}
+
+// close finishes the files of a sink. counts are without what was written.
+func (r *prepared) close(ctx context.Context, s *sink, out batch.Result, counts batch.Counts, w rowWriter) (err error) {
+	res := &result{Result: out, counts: counts}
+	if w, many := w.(RoutedWriter); many {
+		return r.closeAll(ctx, s, res, w)
+	}
+	if res.files, err = w.(Writer).Close(ctx); err != nil {
+		return fmt.Errorf("finish files of sink %s: %w", s.Name, err)
+	}
+	if err := res.check(s.Name, counts.Tally, res.files.Rows()); err != nil {
+		return err
+	}
+	res.counts.Written = res.files.Rows()
+	r.sinks[s.Name] = res
+	return nil
+}
+
+// rows is how many rows its files have.
+func (r *result) rows() int64 {
+	if r.files == nil {
+		return 0
+	}
+	return r.files.Rows()
 }
 
 // errMiscount is a hand-over whose two sides counted differently: a bug, and
@@ -170,15 +232,15 @@ func balance(ranges []batch.Range, t batch.Tally) error {
 
 // check compares what the source emitted with what the SQL was given, and what
 // came out of the SQL with what the files hold.
-func (r *result) check(sink string, t batch.Tally) error {
+func (r *result) check(sink string, t batch.Tally, written int64) error {
 	if !r.Balanced() {
 		return fmt.Errorf("%w: sink %s: what became of the rows that its SQL was given does not add up: %+v", errMiscount, sink, r.Inputs)
 	}
 	if r.Scanned != t.Rows {
 		return fmt.Errorf("%w: sink %s: the source emitted %d rows, its SQL was given %d", errMiscount, sink, t.Rows, r.Scanned)
 	}
-	if r.Rows != r.files.Rows() {
-		return fmt.Errorf("%w: sink %s: its SQL returned %d rows, its files hold %d", errMiscount, sink, r.Rows, r.files.Rows())
+	if r.Rows != written {
+		return fmt.Errorf("%w: sink %s: its SQL returned %d rows, its files hold %d", errMiscount, sink, r.Rows, written)
 	}
 	return nil
 }
@@ -188,20 +250,32 @@ func (r *result) check(sink string, t batch.Tally) error {
 // not revised and no commit of dead letters follows: those are as the other tables
 // have the batch, so it must be known what these have. p is the plan as logged.
 func (r *prepared) stamp(d *Driver, p *batch.Plan) {
+	plan, shared := p.Hash(), map[string]*batch.Route{}
+	for i := range p.Sinks {
+		if sp := &p.Sinks[i]; sp.Route != nil {
+			shared[sp.Name] = sp.Route.Stamp(sp)
+		}
+	}
 	for name, res := range r.sinks {
 		sp := p.Sink(name)
-		if res.files.Rows() == 0 && res.State == sp.Before.State && !sp.Due && !p.Lossy() && !r.lettersFollow(d, p) {
+		if res.rows() == 0 && res.State == sp.Before.State && !sp.Due && !p.Lossy() && !r.lettersFollow(d, p) {
 			continue
 		}
 		counts := sp.Carried.Plus(res.counts)
 		first := p.Batch
+		var route *batch.Route
+		if sink, table := batch.SplitRoute(name); table != "" {
+			first, route = 0, shared[sink]
+			counts = sp.Carried.Plus(route.Counts)
+			counts.Written = res.counts.Written
+		}
 		if sp.Before.Hash != "" {
 			first = sp.Before.Last + 1
 		}
 		res.stamp = &batch.Stamp{
 			UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
-			Plan: p.Hash(), First: first, Last: p.Batch, Start: sp.From, End: p.End(), Time: p.Time,
-			State: res.State, Attempt: r.attempt, Counts: counts, Total: sp.Before.Total.Plus(counts), Previous: sp.Before.Hash,
+			Plan: plan, First: first, Last: p.Batch, Start: sp.From, End: p.End(), Time: p.Time,
+			State: res.State, Attempt: r.attempt, Counts: counts, Total: sp.Before.Total.Plus(counts), Previous: sp.Before.Hash, Route: route,
 		}
 	}
 }

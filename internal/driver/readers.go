@@ -41,7 +41,7 @@ func (d *Driver) prepareAs(ctx context.Context, p *batch.Plan, sinks []*sink, le
 			return nil, err
 		}
 	}
-	return d.prepare(ctx, p, sinks, d.tags(), letters)
+	return d.prepare(ctx, p, sinks, basisOf(d.tags(), nil), letters)
 }
 
 // outgrew says whether p failed for its reader schemas, or may have, and there are

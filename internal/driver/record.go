@@ -18,13 +18,13 @@ func (d *Driver) record(ctx context.Context, p *batch.Plan, ready *prepared, all
 	if !whole {
 		d.orphaned()
 	}
-	c := batch.Commit{Batch: p.Batch, Revision: p.Revision, Plan: p.Hash(), Time: p.Time, Outcome: outcomes(all)}
+	c := batch.Commit{Batch: p.Batch, Revision: p.Revision, Plan: p.Hash(), Time: p.Time, Outcome: outcomes(p, all)}
 	inc, attempt := d.inc, ready.attempt
 	d.background(func() {
 		if err := d.rooms.Checkpoint.Record(ctx, inc, c); err != nil {
 			d.log.Debug("the commit record was not written; the next plan carries it", "batch", c.Batch, "error", err)
 		}
-		if whole && len(ready.sinks) > 0 {
+		if whole && ready.registered {
 			if err := d.rooms.Checkpoint.Forget(ctx, attempt); err != nil {
 				d.log.Debug("the attempt was not forgotten; a sweep will find nothing to delete", "attempt", attempt, "error", err)
 			}

@@ -18,6 +18,10 @@ import (
 // batch.ErrDataLost: other writers have committed since, and dropForeign is
 // false.
 func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) error {
+	if d.routes() {
+		return fmt.Errorf("%w: a pipeline with a sink that feeds many tables cannot be rewound: its tables come and go. "+
+			"Roll single tables back with another engine while no pipeline writes them, or begin again under another name", batch.ErrInvalid)
+	}
 	if err := d.identify(ctx); err != nil {
 		return err
 	}
@@ -54,7 +58,11 @@ func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) erro
 func (d *Driver) Recover(ctx context.Context, from string) error {
 	var chosen *batch.Stamp
 	var number int64
-	for _, s := range d.sinks {
+	tables, err := d.tables(ctx, true)
+	if err != nil {
+		return err
+	}
+	for _, s := range tables {
 		view, err := d.load(ctx, s)
 		if err != nil {
 			return err
@@ -67,7 +75,7 @@ func (d *Driver) Recover(ctx context.Context, from string) error {
 			continue
 		}
 		number = max(number, st.Incarnation+1)
-		if s.Name == from || from == "" && (chosen == nil || st.Incarnation > chosen.Incarnation) {
+		if s.Name == from || s.whole().Name == from && (chosen == nil || st.Last > chosen.Last) || from == "" && (chosen == nil || st.Incarnation > chosen.Incarnation) {
 			chosen = st
 		}
 	}

@@ -93,6 +93,32 @@ type Table interface {
 	Unpin(ctx context.Context, tag string) error
 }
 
+// Tables are those of a sink that feeds many.
+type Tables interface {
+	// Table returns one of them, whether or not there is one. Its methods return
+	// batch.ErrDataLost where there is none.
+	Table(name string) Table
+	// Find returns the tables that are the sink's: those whose tag carries a stamp
+	// of it, and those that a Writer claimed for it.
+	Find(ctx context.Context) ([]string, error)
+	// Writer divides rows among tables. Before the first file of a table, or the
+	// table, is made, it calls open with it, which returns those that get files;
+	// what the others would get is counted and dropped. A table is claimed for the
+	// sink before its Writer has any file in it.
+	Writer(ctx context.Context, attempt string, open func(tables []string) ([]string, error)) (RoutedWriter, error)
+}
+
+// RoutedWriter takes the rows of one attempt for many tables.
+type RoutedWriter interface {
+	// Write may be called from several goroutines.
+	Write(rows arrow.RecordBatch) error
+	// Close finishes the files, by table; durable when it returns. dropped counts
+	// the rows that were for tables that get none.
+	Close(ctx context.Context) (files map[string]Files, dropped int64, err error)
+	// Abort drops what was written. It may follow any call.
+	Abort()
+}
+
 // Writer takes the rows of one attempt for one table.
 type Writer interface {
 	// Write may be called from several goroutines.
@@ -149,6 +175,10 @@ type Checkpoint interface {
 	Newest(ctx context.Context, i batch.Incarnation) (*batch.Plan, error)
 	// Revisions returns the logged plans of one batch.
 	Revisions(ctx context.Context, i batch.Incarnation, id batch.ID) ([]*batch.Plan, error)
+	// NoteTable lists a table of a sink that feeds many, once and for all; Tables
+	// returns the list.
+	NoteTable(ctx context.Context, sink, table string) error
+	Tables(ctx context.Context, sink string) ([]string, error)
 	// Append creates the plan's log entry. batch.ErrFenced: another writer made
 	// this entry or a higher one, or there is a newer incarnation. When it
 	// returns nil, the entry is this plan and was the newest after it was made.

@@ -25,6 +25,7 @@ func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 		return // what it held is gone with the table before it
 	}
 	w.checkContents(pipe, ti, s)
+	w.checkOnce(pipe)
 	if st.Kind == "" {
 		w.checkCounts(ti, s)
 	}
@@ -129,7 +130,7 @@ func (w *world) checkCounts(ti int, s *snapshot) {
 		w.fail("unknown plan", "t%d: the stamp of batch %d names a plan that nobody made", ti, st.Last)
 		return
 	}
-	if slices.ContainsFunc(p.Ranges, func(r batch.Range) bool { return r.Closed }) {
+	if slices.ContainsFunc(p.Ranges, func(r batch.Range) bool { return r.Closed }) || w.routed(ti) && w.topicID > 1 {
 		return // a gap of unknown length
 	}
 	var offsets int64
@@ -197,12 +198,12 @@ func (w *world) checkRanges(p *batch.Plan) {
 // checkKnown: a driver holds batch p's outcome for known; is it?
 func (w *world) checkKnown(d *proc, p *batch.Plan) {
 	for ti, t := range w.tables {
-		sp := p.Sink(sinkName(ti))
+		sp := p.Sink(w.sinkOf(ti))
 		tag := t.stamp(d.pipe)
-		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() || t.bare || w.out[ti] {
+		if sp == nil || !sp.Active || tag != nil && d.newer(tag) || !t.truly() || t.remade() || t.bare || w.out[w.sinkIndexOf(ti)] {
 			continue
 		}
-		if w.covered(t.newest(d.pipe), p) {
+		if w.covered(t.newest(d.pipe), p, w.routed(ti)) {
 			continue
 		}
 		var rows []int64
@@ -216,9 +217,9 @@ func (w *world) checkKnown(d *proc, p *batch.Plan) {
 	}
 }
 
-func (w *world) covered(newest *snapshot, p *batch.Plan) bool {
+func (w *world) covered(newest *snapshot, p *batch.Plan, routed bool) bool {
 	for x := newest; x != nil && x.stamp != nil; x = x.prev {
-		all := !x.restores && x.stamp.Last >= p.Batch
+		all := !x.restores && (x.stamp.Last >= p.Batch || routed)
 		for tp, end := range p.End() {
 			at, ok := x.stamp.End[tp]
 			all = all && (at >= end || !ok && (tp.TopicID != w.topic() || w.deleted)) // a topic that is gone may be closed by another revision
@@ -233,7 +234,12 @@ func (w *world) covered(newest *snapshot, p *batch.Plan) bool {
 // checkEnd: a driver is idle and nothing fails any more; is everything where it
 // belongs?
 func (w *world) checkEnd(pipe int) {
+	w.checkAllThere(pipe)
 	for ti, t := range w.tables {
+		if w.routed(ti) {
+			w.checkGaps(ti, t.newest(pipe))
+			continue
+		}
 		if !t.truly() || t.remade() || t.taken[pipe] || w.out[ti] {
 			continue
 		}

@@ -35,7 +35,7 @@ func (w *world) putTagsBack() {
 
 // mayJoin says whether nobody is in the middle of something with sink 1.
 func (w *world) mayJoin() bool {
-	return w.cfg.tables > 1 && len(w.pending) == 0 && len(w.procs) <= w.cfg.daemons()
+	return (w.cfg.tables > 1 || w.cfg.routed) && len(w.pending) == 0 && len(w.procs) <= w.cfg.daemons()
 }
 
 // join takes sink 1 out of the spec, or puts it in again, and runs the new spec

@@ -239,12 +239,16 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		opts.DeadLetters, opts.MaxFraction = sinkName(w.cfg.tables), 1
 	}
 	for i := range w.tables {
-		if w.out[i] {
-			continue
-		}
-		rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(i), Hash: p.hash(i), Table: simSink{p, i}})
 		if w.adopt[i] != 0 {
-			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", sinkName(i), w.adopt[i]))
+			opts.Adopt = append(opts.Adopt, fmt.Sprintf("%s@%d", w.nameOf(i), w.adopt[i]))
+		}
+		s := w.sinkIndexOf(i)
+		switch {
+		case w.out[s], w.routed(i) && i > 1:
+		case w.routed(i):
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(s), Hash: p.hash(s), Tables: simRouter{p}})
+		default:
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(s), Hash: p.hash(s), Table: simSink{p, i}})
 		}
 	}
 	return rooms, opts
@@ -323,6 +327,14 @@ func (w *world) judge(p *proc) {
 		w.join()
 	case errors.Is(p.err, batch.ErrInvalid) && says("under another spec"):
 		w.respec(p)
+	case errors.Is(p.err, batch.ErrInvalid) && says("was planned with another spec"):
+		w.expect(p, w.cfg.deploy || w.cfg.poison)
+		w.spec[1] = 3 - p.spec[1]
+	case errors.Is(p.err, batch.ErrInvalid) && says("does not name"):
+		w.expect(p, w.fickle > 0)
+	case errors.Is(p.err, batch.ErrInvalid) && says("in some of its tables only"):
+		w.expect(p, (w.cfg.deploy || w.cfg.poison) && w.losses > 0)
+		w.spec[1] = 3 - p.spec[1]
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
 	case errors.Is(p.err, batch.ErrInvalid) && says("was dropped and made again"):

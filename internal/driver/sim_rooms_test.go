@@ -96,6 +96,13 @@ var simSchema = arrow.NewSchema([]arrow.Field{
 	{Name: batch.OffsetColumn, Type: arrow.PrimitiveTypes.Int64},
 }, nil)
 
+// simRowSchema is what the SQL gives: a record, and the table for it where its
+// sink feeds many.
+var simRowSchema = arrow.NewSchema([]arrow.Field{
+	{Name: "id", Type: arrow.PrimitiveTypes.Int64},
+	{Name: "table", Type: arrow.PrimitiveTypes.Int64},
+}, nil)
+
 func (s simSource) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
 	var t batch.Tally
 	s.p.reading++
@@ -278,7 +285,7 @@ func (x *simJob) run(s int, rows arrow.RecordBatch) error {
 	w, name := x.p.w, sinkName(s)
 	wanted := slices.Contains(x.job.Sinks, name)
 	one := arrow.NewSchema(simSchema.Fields()[:1], nil)
-	b, bad := array.NewRecordBuilder(memory.DefaultAllocator, one), array.NewRecordBuilder(memory.DefaultAllocator, one)
+	b, bad := array.NewRecordBuilder(memory.DefaultAllocator, simRowSchema), array.NewRecordBuilder(memory.DefaultAllocator, one)
 	res := x.results[name]
 	res.Scanned += rows.NumRows()
 	for i := range int(rows.NumRows()) {
@@ -315,6 +322,7 @@ func (x *simJob) run(s int, rows arrow.RecordBatch) error {
 		if wanted {
 			res.Rows++
 			b.Field(0).(*array.Int64Builder).Append(rec.id)
+			b.Field(1).(*array.Int64Builder).Append(int64(1 + (rec.table(x.p.spec[s])-1+w.fickle)%simRoutes))
 		}
 	}
 	x.results[name] = res
@@ -430,6 +438,9 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 		return nil, err
 	}
 	t = s.p.w.tables[s.i]
+	if t.missing {
+		return nil, fmt.Errorf("there is no table t%d: %w", s.i, batch.ErrDataLost)
+	}
 	s.p.sawBack = s.p.sawBack || !t.truly()
 	tag := t.tags[s.p.pipe]
 	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i)}
@@ -459,7 +470,7 @@ func (s simSink) Sweep(_ context.Context, attempt string) error {
 	s.p.io("sweep %s in t%d", attempt, s.i)
 	w := s.p.w
 	for name, f := range w.files {
-		if strings.HasPrefix(name, attempt+"/data") && strings.HasSuffix(name, sinkName(s.i)) && !f.deleted && !w.tables[s.i].live(name) {
+		if strings.HasPrefix(name, attempt+"/data") && strings.HasSuffix(name, tableName(s.i)) && !f.deleted && !w.tables[s.i].live(name) {
 			w.note("d%d deletes %s", s.p.id, name)
 			f.deleted = true
 		}
@@ -501,7 +512,7 @@ func (w *simWriter) Write(rows arrow.RecordBatch) error {
 func (w *simWriter) Close(context.Context) (driver.Files, error) {
 	f := simFiles{rows: int64(len(w.rows)), uuid: w.uuid, schema: w.schema}
 	if len(w.rows) > 0 {
-		f.name = fmt.Sprintf("%s/data-%s", w.attempt, sinkName(w.s.i))
+		f.name = fmt.Sprintf("%s/data-%s", w.attempt, tableName(w.s.i))
 		w.s.p.io("write %s", f.name)
 		w.s.p.w.files[f.name] = &simFile{rows: w.rows}
 	}
@@ -546,7 +557,7 @@ func (v *simView) Head() int64              { return v.head }
 func (v *simView) History() []batch.Stamped { return v.history }
 
 func (v *simView) Fits(files driver.Files) bool {
-	f := files.(simFiles)
+	f, _ := files.(simFiles)
 	return f.uuid != v.uuid || f.rows == 0 || f.schema == v.schema
 }
 

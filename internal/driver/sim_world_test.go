@@ -24,6 +24,8 @@ const (
 	simKeys       = 2
 	simSinks      = 3 // the last of a world may be its dead letters
 	simLetters    = 10
+	simRoutes     = 3 // tables of sink 1 where it feeds many
+	simTables     = 1 + simRoutes
 	simTopic      = "t"
 	simRemade     = 100 // uuids of tables that were dropped and made again begin here
 	simRelation   = "src"
@@ -82,6 +84,8 @@ type simConfig struct {
 	tables, drivers, steps, delays           int
 	poison, foreign, retention, loss, rewind bool
 	stale, remake, standby, joins, latest    bool
+	routed                                   bool          // sink 1 feeds many tables
+	alone                                    bool          // sink 1 is the only one
 	interval                                 time.Duration // of the trigger
 	deploy                                   bool          // the spec changes without need
 	schemas                                  bool          // newer schemas are registered
@@ -90,6 +94,7 @@ type simConfig struct {
 	letters                                  bool          // what is rejected becomes a dead letter
 	backlog                                  int           // records of each partition at the beginning, above two
 	kills                                    []int         // steps at which the process dies
+	forgets                                  bool          // with the process its checkpoint is lost
 	hot                                      int           // weight of retention and of switching drivers, above the usual
 }
 
@@ -102,6 +107,7 @@ type record struct {
 	schema int32          // it was written with; 0: the first one
 	bad    bool           // it cannot be decoded
 	to     [simSinks]bool // whose SQL lets it through
+	route  int            // the table of sink 1, where it feeds many
 	narrow bool           // the second spec filters it out
 	// poison is a cast that fails under the sink's first spec. The second one
 	// rejects it, or, where there are dead letters, takes it.
@@ -144,6 +150,8 @@ type simTable struct {
 	dropped bool
 	taken   [len(simPipelines)]bool // rows of this pipeline were dropped by a rewind of the other
 	bare    bool                    // the first pipeline's tag was removed
+	missing bool                    // nobody has made it yet
+	claimed [len(simPipelines)]bool // by a sink that feeds many
 }
 
 func newSimTable(uuid int) *simTable {
@@ -254,12 +262,14 @@ type world struct {
 	spec     [simSinks]int
 	onLoss   bool
 	owed     map[string][]int64 // dead letters, by the hash of their stamp
-	adopt    [simSinks]int64    // the head that the operator vouched for
+	adopt    [simTables]int64   // the head that the operator vouched for
 	rewound  batch.ID           // the batch of the newest rewind
 	losses   int
 	drops    int
 	untagged int
 	out      [simSinks]bool // sinks that are not in the spec now
+	lineage  []string       // incarnations, in the order in which they logged
+	fickle   int            // in a scenario: by how many tables rows miss theirs
 	latest   bool           // `start: latest`
 	drop     bool           // the operator lets a rewind drop foreign snapshots
 	steps    int
@@ -295,6 +305,12 @@ func newWorld(c *chooser, cfg simConfig) *world {
 	if cfg.letters {
 		w.tables = append(w.tables, newSimTable(cfg.tables))
 	}
+	for i := 1; cfg.routed && i < simTables; i++ {
+		t := newSimTable(i)
+		t.missing = true
+		w.tables = append(w.tables, t)
+	}
+	w.out[0] = cfg.alone
 	for i := range cfg.drivers {
 		w.procs = append(w.procs, &proc{id: i, w: w})
 	}
@@ -350,6 +366,12 @@ func (w *world) tp(p int32) batch.TopicPartition {
 func (w *world) produce(p int32) {
 	w.ids++
 	r := record{id: w.ids, key: w.any(simKeys)}
+	if w.cfg.routed {
+		r.route = w.pick(6, 3, 1)
+		if w.cfg.backlog > 0 {
+			r.route = int(w.ids % simRoutes)
+		}
+	}
 	r.narrow = w.cfg.deploy && w.any(3) == 2
 	if w.cfg.schemas && w.any(2) == 1 {
 		r.schema = w.schema
@@ -374,7 +396,7 @@ func (w *world) produce(p int32) {
 	case 4:
 		if w.cfg.poison {
 			r.to = [simSinks]bool{true, true}
-			r.poison[w.any(w.cfg.tables)] = true
+			r.poison[w.any(w.sinks())] = true
 		}
 	case 5:
 		r.bad = true
@@ -402,7 +424,7 @@ func (w *world) available() []batch.Available {
 
 // Tables
 
-// want lists what a stamp owes to sink s: record ids, and changes of state. What
+// want lists what a stamp owes to table s: record ids, and changes of state. What
 // went by without a commit it owes as the plans of those batches had it.
 func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int) {
 	if w.isLetters(s) {
@@ -414,6 +436,12 @@ func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int)
 	p := w.plans[st.Plan]
 	for tp, end := range st.End {
 		at := st.Start[tp]
+		if w.routed(s) {
+			for ; at < end; at++ {
+				w.wantRange(s, w.doneBy(s, st, tp, at), tp, at, at+1, &rows, &deltas)
+			}
+			continue
+		}
 		for b := st.First; b < st.Last && p != nil && !p.Sink(sinkName(s)).CatchUp; b++ {
 			q := w.logged[logKey(st.IncarnationID, b)]
 			if q == nil {
@@ -433,10 +461,41 @@ func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int)
 	return rows, deltas
 }
 
+// doneBy is the plan by which a sink that feeds many tables has read an offset: the
+// last one up to a stamp, of whatever incarnation.
+func (w *world) doneBy(ti int, st *batch.Stamp, tp batch.TopicPartition, at int64) *batch.Plan {
+	reads := func(p *batch.Plan) bool {
+		sp := p.Sink(w.sinkOf(ti))
+		return sp != nil && sp.Active && slices.ContainsFunc(p.Ranges, func(r batch.Range) bool {
+			return r.TopicPartition == tp && r.Start <= at && at < r.End
+		})
+	}
+	p := w.plans[st.Plan]
+	if p == nil || reads(p) {
+		return p
+	}
+	for b := st.Last - 1; b >= st.First; b-- {
+		for k := slices.Index(w.lineage, st.IncarnationID); k >= 0; k-- {
+			q := w.logged[logKey(w.lineage[k], b)]
+			if q == nil || q.Incarnation.UUID != st.UUID {
+				continue
+			}
+			if reads(q) {
+				return q
+			}
+			break // what an incarnation before planned under this number never came
+		}
+	}
+	return p
+}
+
 func logKey(incarnation string, b batch.ID) string { return fmt.Sprintf("%s/%d", incarnation, b) }
 
 // noteLogged keeps what a log says of a batch.
 func (w *world) noteLogged(p *batch.Plan) {
+	if !slices.Contains(w.lineage, p.Incarnation.ID) {
+		w.lineage = append(w.lineage, p.Incarnation.ID)
+	}
 	key := logKey(p.Incarnation.ID, p.Batch)
 	if was := w.logged[key]; was == nil || p.Revision >= was.Revision {
 		w.logged[key] = p
@@ -445,12 +504,15 @@ func (w *world) noteLogged(p *batch.Plan) {
 
 // wantRange lists what is owed of [start, end) under plan p, nil for what every
 // plan owes.
-func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, end int64, rows *[]int64, deltas *[simKeys]int) {
+func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start, end int64, rows *[]int64, deltas *[simKeys]int) {
 	var lost batch.Range
-	narrow := p == nil
+	narrow, spec := p == nil, 1
+	s := w.sinkIndexOf(ti)
 	if p != nil {
 		sp := p.Sink(sinkName(s))
-		narrow = sp != nil && sp.Hash == specHash(2)
+		if narrow = sp != nil && sp.Hash == specHash(2); narrow {
+			spec = 2
+		}
 		for _, r := range p.Ranges {
 			if r.TopicPartition == tp {
 				lost = r
@@ -463,10 +525,10 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 	}
 	for o := start; o < end; o++ {
 		r := w.part(tp).records[o]
-		if r.hole || o >= lost.Start && o < lost.First() {
+		if r.hole || w.routed(ti) && r.table(spec) != ti || o >= lost.Start && o < lost.First() {
 			continue
 		}
-		if w.isLetters(s) {
+		if w.isLetters(ti) {
 			*rows = append(*rows, r.letters(hash, func(sink int) string {
 				if p != nil && p.Sink(sinkName(s)).CatchUp {
 					return "" // they are made by the spec that there is now
@@ -488,8 +550,11 @@ func (w *world) wantRange(s int, p *batch.Plan, tp batch.TopicPartition, start, 
 
 // sinks is how many tables belong to sinks with SQL.
 func (w *world) sinks() int {
-	if w.cfg.letters {
+	switch {
+	case w.cfg.letters:
 		return w.cfg.tables
+	case w.cfg.routed:
+		return 2
 	}
 	return len(w.tables)
 }
@@ -676,6 +741,9 @@ func (w *world) headFiles(ti int) []string {
 
 func (w *world) foreignSnapshot(ti int, what string, files []string) {
 	t := w.tables[ti]
+	if t.missing {
+		return
+	}
 	t.snaps = append(t.snaps, &snapshot{id: int64(len(t.snaps)), parent: t.head, files: files, summary: map[string]string{}})
 	t.head, t.before = int64(len(t.snaps)-1), 0
 	w.note("foreign: t%d %s -> head %d", ti, what, t.head)
@@ -835,3 +903,30 @@ func (w *world) register() {
 	w.schema++
 	w.note("registry: schema %d", w.schema)
 }
+
+// Sinks
+
+// routed says whether a table is one of many of its sink.
+func (w *world) routed(ti int) bool { return w.cfg.routed && ti > 0 }
+
+func (w *world) sinkIndexOf(ti int) int {
+	if w.routed(ti) {
+		return 1
+	}
+	return ti
+}
+
+// sinkOf is the name of a table's sink, and nameOf that of its part of a plan.
+func (w *world) sinkOf(ti int) string { return sinkName(w.sinkIndexOf(ti)) }
+
+func (w *world) nameOf(ti int) string {
+	if w.routed(ti) {
+		return batch.RouteName(sinkName(1), tableName(ti))
+	}
+	return sinkName(ti)
+}
+
+func tableName(ti int) string { return fmt.Sprintf("t%d", ti) }
+
+// table is where a spec's second sink puts a record, where it feeds many.
+func (r record) table(spec int) int { return 1 + (r.route+spec-1)%simRoutes }

@@ -68,6 +68,9 @@ func (w *world) event() {
 			w.undo(i)
 		}
 	case 11:
+		if w.tables[ti].missing {
+			return
+		}
 		w.tables[ti].schema++
 		w.note("foreign: t%d schema %d", ti, w.tables[ti].schema)
 	case 12:
@@ -87,7 +90,7 @@ func (w *world) event() {
 	case 17:
 		w.remakeTable(ti)
 	case 18:
-		s := w.any(c.tables)
+		s := w.any(w.sinks())
 		w.spec[s] = 3 - w.spec[s]
 		w.note("operator: sink %d gets spec %d", s, w.spec[s])
 	case 19:
@@ -148,6 +151,9 @@ func simulate(c *chooser, cfg simConfig, tracing bool) *world {
 	for i := range cfg.steps {
 		if slices.Contains(cfg.kills, i) {
 			w.procs[w.cur].kill()
+			if cfg.forgets {
+				w.loseCheckpoint()
+			}
 		} else {
 			w.event()
 		}
@@ -249,6 +255,18 @@ func revising(seed uint64) simConfig {
 	}
 }
 
+// routing is a sink that feeds many tables, some of them seldom, alone or beside
+// another one.
+func routing(seed uint64) simConfig {
+	return simConfig{
+		tables: 1, routed: true, alone: seed%3 == 0, drivers: 1 + int(seed/2%2), steps: 60 + int(seed/4%5)*80, delays: int(seed/20%3) * 3,
+		sparse: seed/3%2 == 0, loss: seed/5%2 == 0, retention: seed/7%3 == 0, foreign: seed/11%3 == 0, poison: seed/13%3 == 0,
+		deploy: seed/17%3 == 0, stale: seed/19%3 == 0, remake: seed/23%4 == 0, standby: seed/29%4 == 0, joins: seed/31%3 == 0 && seed%3 != 0,
+		latest: seed/37%4 == 0, hot: int(seed / 41 % 2 * 6), interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
+		shared: seed/47%4 == 0 && seed%3 != 0, schemas: seed/53%3 == 0,
+	}
+}
+
 // joining is a sink that leaves and joins, checkpoints that are lost, and so
 // tables that lag by more than a batch.
 func joining(seed uint64) simConfig {
@@ -273,7 +291,9 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
-	for name, config := range map[string]func(uint64) simConfig{"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering} {
+	for name, config := range map[string]func(uint64) simConfig{
+		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing,
+	} {
 		if *simOnly != "" && *simOnly != name {
 			continue
 		}
@@ -318,6 +338,7 @@ func TestSimulationExhaustive(t *testing.T) {
 		{tables: 1, drivers: 2, steps: 60, delays: 1},
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true, schemas: true},
 		{tables: 1, drivers: 1, steps: 60, delays: 1, poison: true, letters: true, deploy: true},
+		{tables: 1, routed: true, backlog: 1, drivers: 2, steps: 80, delays: 1, loss: true, joins: true},
 	} {
 		for i := range 60 {
 			for v := 1; v <= 23; v++ {
@@ -332,14 +353,28 @@ func TestSimulationExhaustive(t *testing.T) {
 }
 
 // TestSimulationKills kills the driver at each of its calls while it drains a
-// backlog of four batches, each of them running ahead of the last, and at each
-// pair of calls: at each seventh pair, all of them with -pairs.
+// backlog of four batches, each of them running ahead of the last, and at
+// pairs of calls: at some of them, all of them with -pairs.
 func TestSimulationKills(t *testing.T) {
 	if *simOnly != "" && *simOnly != "exhaustive" {
 		return
 	}
-	t.Parallel()
-	cfg := simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}
+	for name, c := range map[string]struct {
+		cfg  simConfig
+		each int // of so many pairs one is tried
+	}{
+		"two":                        {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7},
+		"routed":                     {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29},
+		"routed, without checkpoint": {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			killed(t, c.cfg, c.each)
+		})
+	}
+}
+
+func killed(t *testing.T, cfg simConfig, each int) {
 	whole := simulate(&chooser{}, cfg, false) // undisturbed
 	if whole.bad != nil {
 		t.Fatalf("without kills: %s: %s", whole.bad.kind, whole.bad.text)
@@ -349,7 +384,7 @@ func TestSimulationKills(t *testing.T) {
 	runs := 0
 	for i := range calls {
 		for j := i; j < calls && !t.Failed(); j++ {
-			if j > i && !*simPairs && (i*calls+j)%7 != 0 {
+			if j > i && !*simPairs && (i*calls+j)%each != 0 {
 				continue
 			}
 			cfg.kills = []int{i, j}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -105,12 +106,12 @@ func (d *Driver) sweep(ctx context.Context, a batch.Attempt, tags map[string]str
 	}
 	done, whole := true, true
 	for name, waits := range a.Waits {
-		i := slices.IndexFunc(d.sinks, func(s *sink) bool { return s.Name == name })
-		if i < 0 {
+		s := d.named(name)
+		if s == nil {
 			whole = false // its sink is not in the spec any more: a later spec may have it
 			continue
 		}
-		if !d.sweepTable(ctx, d.sinks[i].Sink, a.Name, waits, tags) {
+		if !d.sweepTable(ctx, s, a.Name, waits, tags) {
 			done = false
 		}
 	}
@@ -123,10 +124,13 @@ func (d *Driver) sweep(ctx context.Context, a batch.Attempt, tags map[string]str
 	return d.silent(a) && d.rooms.Checkpoint.Forget(ctx, a.Name) == nil
 }
 
-func (d *Driver) sweepTable(ctx context.Context, s Sink, attempt string, waits []string, tags map[string]string) (done bool) {
+func (d *Driver) sweepTable(ctx context.Context, s *sink, attempt string, waits []string, tags map[string]string) (done bool) {
 	tag, ok := tags[s.Name]
 	if !ok {
 		view, err := s.Table.Load(ctx)
+		if s.of != nil && errors.Is(err, batch.ErrDataLost) {
+			return true // the attempt died before it made the table
+		}
 		if err != nil {
 			return false
 		}
@@ -158,22 +162,29 @@ func (d *Driver) silent(a batch.Attempt) bool {
 // discard deletes the files of an attempt that was never sent to a table, so that
 // they do not pile up while a batch goes on failing. What cannot be deleted now
 // stays registered.
-func (d *Driver) discard(ctx context.Context, attempt string, sinks []*sink) {
-	if d.discarded(ctx, attempt, sinks) {
+func (d *Driver) discard(ctx context.Context, r *prepared) {
+	if d.discarded(ctx, r) {
 		return
 	}
-	d.log.Debug("an attempt was not swept; later", "attempt", attempt)
+	d.log.Debug("an attempt was not swept; later", "attempt", r.attempt)
 	d.orphaned()
 }
 
-func (d *Driver) discarded(ctx context.Context, attempt string, sinks []*sink) bool {
+func (d *Driver) discarded(ctx context.Context, r *prepared) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	for _, s := range sinks {
-		if s.Table.Sweep(ctx, attempt) != nil {
+	r.mu.Lock()
+	tables := r.tables
+	r.mu.Unlock()
+	for _, s := range tables {
+		err := s.Table.Sweep(ctx, r.attempt)
+		if s.of != nil && errors.Is(err, batch.ErrDataLost) {
+			continue // it was never made
+		}
+		if err != nil {
 			return false
 		}
 	}
-	return d.rooms.Executor.Sweep(ctx, attempt) == nil && d.rooms.Checkpoint.Forget(ctx, attempt) == nil
+	return d.rooms.Executor.Sweep(ctx, r.attempt) == nil && d.rooms.Checkpoint.Forget(ctx, r.attempt) == nil
 }

@@ -43,31 +43,35 @@ func (d *Driver) due() time.Duration {
 }
 
 // next waits for the trigger, plans a batch and logs it.
-func (d *Driver) next(ctx context.Context) (*batch.Plan, error) {
+func (d *Driver) next(ctx context.Context) (*batch.Plan, *prepared, error) {
 	pause := d.due()
 	if d.lagging() {
 		pause = 0 // tables that lag do not wait for the trigger
 	}
 	for ; ; pause = max(poll, d.due()) {
 		if err := d.idle(ctx, pause); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		// Where Kafka does not answer, nobody waits for a batch that will not begin.
 		p, err := d.plan(stopOf(ctx))
+		var ready *prepared
+		if p != nil && err == nil {
+			ready, err = d.routed(stopOf(ctx), p)
+		}
 		if cut := context.Cause(ctx); cut != nil {
-			return nil, cut
+			return nil, nil, cut
 		}
 		if stopOf(ctx).Err() != nil {
-			return nil, errDone
+			return nil, nil, errDone
 		}
 		if err != nil {
-			return nil, fmt.Errorf("plan batch %d: %w", d.nextBatch(), err)
+			return nil, nil, fmt.Errorf("plan batch %d: %w", d.nextBatch(), err)
 		}
 		if p == nil && d.opts.Trigger.AvailableNow {
-			return nil, errDone
+			return nil, nil, errDone
 		}
 		if p != nil {
-			return p, d.append(ctx, p)
+			return p, ready, d.begin(ctx, p, ready)
 		}
 	}
 }
@@ -123,8 +127,8 @@ func (d *Driver) nextBatch() batch.ID {
 	}
 	id := batch.ID(0)
 	for _, s := range d.sinks {
-		if s.before.Hash != "" {
-			id = max(id, s.before.Last+1)
+		if last, _, _, ok := s.stood(); ok {
+			id = max(id, last+1)
 		}
 	}
 	return id
@@ -143,9 +147,9 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 		f.CaughtUp = last.CatchesUp()
 	} else {
 		f.Position = d.position()
-		for _, s := range sinks {
-			if s.Before.Time.After(f.Last) {
-				f.Last = s.Before.Time
+		for _, s := range d.sinks {
+			if _, at, _, ok := s.stood(); ok && at.After(f.Last) {
+				f.Last = at
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // Other tables take no part in it. It returns nil where none lags. Lost offsets
 // are not judged here: reading them says so, and a revision names the gap.
 func catchUp(f Facts, p Policy) (*batch.Plan, error) {
-	var from batch.Offsets // of the first one that lags
+	var from, upto batch.Offsets // of the first one that lags
 	sinks := make([]batch.SinkPlan, 0, len(f.Sinks))
 	for _, s := range f.Sinks {
 		sp := s.waits()
@@ -19,10 +19,10 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 		}
 		works := at != nil && (s.From == nil || behind(at, f.Position))
 		if works && from == nil {
-			from = at
+			from, upto = at, s.Upto
 		}
 		switch {
-		case works && at.Equal(from):
+		case works && at.Equal(from) && (s.Upto == nil) == (upto == nil):
 			sp.Active, sp.Due, sp.CatchUp, sp.From = true, true, true, at
 		case at != nil:
 			sp.Lags = true
@@ -44,10 +44,25 @@ func catchUp(f Facts, p Policy) (*batch.Plan, error) {
 		}
 		ranges = append(ranges, r)
 	}
-	p.Limits.cut(ranges, sizesOf(f.Available), int64(f.Batch))
+	if upto != nil {
+		exactly(ranges, upto)
+	} else {
+		p.Limits.cut(ranges, sizesOf(f.Available), int64(f.Batch))
+	}
 	plan := f.plan(ranges)
 	plan.Sinks, plan.Ahead = sinks, f.Position.Clone()
 	return plan, nil
+}
+
+// exactly lets ranges end where a batch did.
+func exactly(ranges []batch.Range, upto batch.Offsets) {
+	for i := range ranges {
+		r := &ranges[i]
+		if end := max(r.Start, upto[r.TopicPartition]); end < r.End {
+			r.End = end
+			r.Lost = min(r.Lost, r.Len())
+		}
+	}
 }
 
 // lagging returns where a table stands that is not where the pipeline is, nil for

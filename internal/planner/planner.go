@@ -56,6 +56,9 @@ type Sink struct {
 	// Late says that without a stamp it joins at Position: what was before is not
 	// its.
 	Late bool
+	// Upto is, where it lags by a batch that went to some of its tables only, the
+	// end of that batch: a plan takes all of it.
+	Upto batch.Offsets
 }
 
 // Policy is what the spec says about planning.

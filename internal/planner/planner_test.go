@@ -178,6 +178,19 @@ func TestCatchUpAlone(t *testing.T) {
 	}
 }
 
+// TestCatchUpOfATornBatch: a batch that some tables of a sink lack is planned again
+// as it was, whatever the limits, and nobody else takes part.
+func TestCatchUpOfATornBatch(t *testing.T) {
+	f := facts(batch.Offsets{tp(0): 20, tp(1): 9}, batch.Available{TopicPartition: tp(0), End: 30}, batch.Available{TopicPartition: tp(1), End: 9})
+	torn := lags("b", batch.Offsets{tp(0): 4, tp(1): 9})
+	torn.Upto = batch.Offsets{tp(0): 15, tp(1): 9}
+	f.Sinks = append(f.Sinks, torn, lags("c", batch.Offsets{tp(0): 4, tp(1): 9}))
+	p, err := Next(f, Policy{Limits: Limits{RecordsMax: 3}})
+	if err != nil || !p.CatchesUp() || !p.End().Equal(torn.Upto) || !p.Sinks[1].Active || p.Sinks[0].Active || p.Sinks[2].Active || !p.Sinks[2].Lags {
+		t.Errorf("%+v %v", p, err)
+	}
+}
+
 // TestCatchUpOfATableAhead: it goes on where it is, in each partition, when the
 // others have come there.
 func TestCatchUpOfATableAhead(t *testing.T) {
