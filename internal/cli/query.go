@@ -76,7 +76,18 @@ func (a *app) engine(ctx context.Context, spec *config.Spec, p *pipeline.Pipelin
 		if err != nil {
 			return nil, err
 		}
-		tables = append(tables, query.Table{Alias: name, Ident: strings.Split(i.Table, "."), Branch: i.Branch, Catalog: c})
+		if !p.Routes(name) {
+			tables = append(tables, query.Table{Alias: name, Ident: strings.Split(i.Table, "."), Branch: i.Branch, Catalog: c})
+			continue
+		}
+		chosen, err := p.TablesOf(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, table := range chosen {
+			ident := strings.Split(table, ".")
+			tables = append(tables, query.Table{Alias: ident[len(ident)-1], Ident: ident, Branch: i.Branch, Catalog: c})
+		}
 	}
 	log, err := a.logger()
 	if err != nil {

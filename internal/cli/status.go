@@ -105,6 +105,8 @@ func (a *app) printStatus(s *pipeline.Status) error {
 		switch {
 		case one.Error != "":
 			say(what, "%s: %s", one.Table, one.Error)
+		case one.Tables > 0:
+			say(what, "%s: %d tables, batch %d, %d rows written, history %s", one.Table, one.Tables, one.Batch, one.Rows, one.Ancestry)
 		case one.Missing:
 			say(what, "%s: the table does not exist yet", one.Table)
 		case one.Time.IsZero():

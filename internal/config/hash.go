@@ -14,7 +14,7 @@ import (
 // servers are, how to log in. Changing them needs no revision of a batch.
 var outside = map[string]bool{
 	"trigger": true, "limits": true, "memory": true, "checkpoint": true, "maintenance": true, "start": true, "on_data_loss": true, "group": true,
-	"brokers": true, "sasl": true, "tls": true, "url": true, "username": true, "password": true, "token": true, "refresh": true, "uri": true,
+	"brokers": true, "sasl": true, "tls": true, "url": true, "username": true, "password": true, "token": true, "refresh": true, "uri": true, "max_tables": true,
 }
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,

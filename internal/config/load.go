@@ -248,27 +248,37 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // substitute replaces variables inside of scalars, after the YAML is parsed: a
 // value cannot change its structure.
 func (p *parse) substitute(n ast.Node) {
-	ast.Walk(visitor{p}, n)
+	ast.Walk(visitor{p: p}, n)
 }
 
-type visitor struct{ p *parse }
+// visitor replaces what it meets below a path.
+type visitor struct {
+	p    *parse
+	path string
+}
+
+// isTable says whether a path is that of a sink's table, whose name may have
+// columns in it.
+var isTable = regexp.MustCompile(`^\.sinks\.[^.]*\.iceberg\.table$`)
 
 // Visit implements ast.Visitor.
 func (v visitor) Visit(n ast.Node) ast.Visitor {
 	switch s := n.(type) {
 	case *ast.StringNode:
-		s.Value = v.p.replaced(s.Value, s)
+		s.Value = v.p.replaced(s.Value, s, isTable.MatchString(v.path))
 	case *ast.LiteralNode:
-		s.Value.Value = v.p.replaced(s.Value.Value, s)
+		s.Value.Value = v.p.replaced(s.Value.Value, s, isTable.MatchString(v.path))
 		return nil
 	case *ast.MappingValueNode:
-		ast.Walk(v, s.Value)
+		ast.Walk(visitor{v.p, v.path + "." + s.Key.GetToken().Value}, s.Value)
 		return nil
 	}
 	return v
 }
 
-func (p *parse) replaced(text string, n ast.Node) string {
+// replaced puts the values of variables into a text. In one with columns, as
+// raw.${_topic}, only what is written in capitals is a variable.
+func (p *parse) replaced(text string, n ast.Node, columns bool) string {
 	for _, rest := range variable.Split(text, -1) {
 		if at := strings.Index(rest, "${"); at >= 0 {
 			pos := n.GetToken().Position
@@ -281,6 +291,9 @@ func (p *parse) replaced(text string, n ast.Node) string {
 			return m[1:]
 		}
 		name := m[2 : len(m)-1]
+		if columns && !environment.MatchString(name) {
+			return m
+		}
 		fail := func(format string, args ...any) string {
 			pos := n.GetToken().Position
 			p.errors = append(p.errors, &Error{File: p.file, Line: pos.Line, Column: pos.Column, Message: fmt.Sprintf(format, args...)})
@@ -297,7 +310,7 @@ func (p *parse) replaced(text string, n ast.Node) string {
 		}
 		name, otherwise, hasDefault := strings.Cut(name, ":-")
 		if strings.HasPrefix(name, "_") {
-			return fail("${%s}: tables that are chosen by a column come with a later version; name one table", name)
+			return fail("${%s}: a column can be named in the table of a sink only; the name of a variable begins with a letter", name)
 		}
 		if !variableName.MatchString(name) {
 			return fail("%s: %q is not the name of a variable: letters, digits and underscores", m, name)

@@ -231,6 +231,7 @@ type Iceberg struct {
 	SortBy      []string          `yaml:"sort_by"`
 	Branch      string            `yaml:"branch"`
 	Evolve      string            `yaml:"evolve"`
+	MaxTables   int               `yaml:"max_tables"`
 	Properties  map[string]string `yaml:"properties"`
 }
 

@@ -546,6 +546,7 @@ func (p *parse) sinks(s *Spec) {
 			continue
 		}
 		p.iceberg(path+".iceberg", s, sink.Iceberg)
+		p.template(path+".iceberg", sink.Iceberg)
 		table := sink.Iceberg.Catalog + "/" + sink.Iceberg.Table
 		if was, ok := taken[table]; ok {
 			p.fail(path+".iceberg.table", "sink %s writes table %s already; give each sink a table of its own, or put the rows together with UNION ALL", was, sink.Iceberg.Table)
@@ -554,6 +555,7 @@ func (p *parse) sinks(s *Spec) {
 		s.Sinks.By[name] = sink
 	}
 	p.deadLetter(s, taken)
+	p.apart(s)
 }
 
 // maxFraction is how many of the last records may be dead letters where the spec
@@ -585,6 +587,9 @@ func (p *parse) deadLetter(s *Spec, taken map[string]string) {
 		return
 	}
 	p.iceberg("dead_letter.iceberg", s, d.Iceberg)
+	if _, many := d.Iceberg.Template(); many || d.Iceberg.MaxTables != 0 {
+		p.fail("dead_letter.iceberg.table", "%q: dead letters have one table; name it, without max_tables", d.Iceberg.Table)
+	}
 	if was, ok := taken[d.Iceberg.Catalog+"/"+d.Iceberg.Table]; ok {
 		p.fail("dead_letter.iceberg.table", "sink %s writes table %s already; give the dead letters a table of their own", was, d.Iceberg.Table)
 		return
@@ -619,7 +624,7 @@ func (p *parse) deadLetterTopic(s *Spec, k *DeadLetterTopic) {
 
 func (p *parse) iceberg(path string, s *Spec, i *Iceberg) {
 	p.catalogRef(path, s, i.Catalog)
-	parts := strings.Split(i.Table, ".")
+	parts := dots(i.Table)
 	switch {
 	case len(parts) < 2:
 		p.fail(path+".table", "%q has no namespace; write namespace.table", i.Table)

@@ -75,6 +75,7 @@ type Pipeline struct {
 	catalogs map[string]*lake.Catalog
 	tables   map[string]*sink.Table
 	letters  *topic.Topic // nil: they have none
+	routed   map[string]*sink.Routed
 	log      *slog.Logger
 
 	committed map[string]bool // sinks to whose tables the checkpoint knows commits; set before they are opened
@@ -84,7 +85,7 @@ type Pipeline struct {
 // a source has one: columns, SQL, types.
 // batch.ErrInvalid says what is wrong.
 func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
-	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}, registries: map[string]*registry.Client{}, schemas: map[string]decode.Schema{}}
+	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}, routed: map[string]*sink.Routed{}, registries: map[string]*registry.Client{}, schemas: map[string]decode.Schema{}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,6 +110,12 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 		return nil, err
 	}
 	for _, name := range spec.Sinks.Names {
+		if o, ok := p.routeOptions(name); ok {
+			if err := sink.CheckRoute(o, p.exec.Schema(name)); err != nil {
+				p.exec.Close()
+				return nil, fmt.Errorf("sink %s: %w", name, err)
+			}
+		}
 		if o := p.sinkOptions(name); *spec.Sinks.By[name].Iceberg.Create {
 			if err := sink.Check(o, p.Schema(name)); err != nil {
 				p.exec.Close()
@@ -342,6 +349,56 @@ func (p *Pipeline) sinkOptions(name string) sink.Options {
 	}
 }
 
+// routeOptions are what a sink whose rows choose their table needs to know; ok is
+// false for one that has a single table.
+func (p *Pipeline) routeOptions(name string) (o sink.RouteOptions, ok bool) {
+	t, ok := p.spec.Sinks.By[name].Iceberg.Template()
+	return sink.RouteOptions{Options: p.sinkOptions(name), Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
+}
+
+// Routes says whether a sink's rows choose their table.
+func (p *Pipeline) Routes(name string) bool {
+	_, ok := p.spec.Sinks.By[name].Iceberg.Template()
+	return ok
+}
+
+// Routed returns the tables of a sink whose rows choose theirs.
+func (p *Pipeline) Routed(ctx context.Context, name string) (*sink.Routed, error) {
+	c, err := p.Catalog(ctx, p.spec.Sinks.By[name].Iceberg.Catalog)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.routed[name]; r != nil {
+		return r, nil
+	}
+	o, _ := p.routeOptions(name)
+	r, err := sink.NewRouted(ctx, c, o, p.exec.Schema(name), time.Now, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", name, err)
+	}
+	p.routed[name] = r
+	return r, nil
+}
+
+// routedBy are the tables of such a sink if they were opened, nil if not.
+func (p *Pipeline) routedBy(name string) *sink.Routed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.routed[name]
+}
+
+// TablesOf lists the tables of a sink whose rows choose theirs, as far as the
+// checkpoint knows them.
+func (p *Pipeline) TablesOf(ctx context.Context, name string) ([]string, error) {
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cp.Tables(ctx, name)
+}
+
 // Checkpoint opens the pipeline's own records, once.
 func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, error) {
 	p.mu.Lock()
@@ -384,6 +441,12 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	}
 	tables := map[string]*sink.Table{}
 	for _, name := range p.spec.Sinks.Names {
+		if p.Routes(name) {
+			if _, err := patient(stop, func() (*sink.Routed, error) { return p.Routed(ctx, name) }); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if tables[name], err = p.patiently(ctx, stop, name); err != nil {
 			return nil, err
 		}
@@ -414,6 +477,9 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	for _, name := range p.spec.Sinks.Names {
 		if t := tables[name]; t != nil {
 			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Table: room{t}})
+		}
+		if r := p.routedBy(name); r != nil {
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Tables: routes{r}, TablesMax: p.spec.Sinks.By[name].Iceberg.MaxTables})
 		}
 	}
 	host, err := os.Hostname()

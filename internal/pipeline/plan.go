@@ -219,6 +219,9 @@ func (p *Pipeline) sinkIntent(ctx context.Context, name string, s state) (one Si
 	case sp != nil && sp.Hash != p.sinkHash(name):
 		one.State = "changed"
 	}
+	if p.Routes(name) { // its tables are made when rows choose them
+		return one, sp != nil, nil
+	}
 	tbl, err := p.loadTable(ctx, name)
 	if err != nil {
 		return one, false, err

@@ -197,6 +197,17 @@ func (p *Pipeline) fit(ctx context.Context, ex *exec.Executor) (adopt []func(), 
 		}
 		adopt = append(adopt, f)
 	}
+	for _, name := range p.spec.Sinks.Names {
+		r := p.routedBy(name)
+		if r == nil {
+			continue
+		}
+		f, err := r.Fit(ctx, ex.Schema(name))
+		if err != nil {
+			return nil, fmt.Errorf("sink %s: %w", name, err)
+		}
+		adopt = append(adopt, f)
+	}
 	return adopt, nil
 }
 

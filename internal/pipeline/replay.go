@@ -119,6 +119,9 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (*Replayed, erro
 	for _, name := range o.Sinks {
 		sp := plan.Sink(name)
 		switch {
+		case p.Routes(name):
+			r.note("rows of sink %s choose their table; a replay does not compare them yet", name)
+			continue
 		case sp == nil || !sp.Active:
 			r.note("sink %s takes no part in batch %d", name, plan.Batch)
 			continue

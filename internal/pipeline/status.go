@@ -27,6 +27,9 @@ type SinkStatus struct {
 	End      batch.Offsets `json:"offsets,omitempty"`
 	Ancestry string        `json:"ancestry,omitempty"`
 	Head     int64         `json:"head,omitempty"`
+	// Tables is how many tables a sink has whose rows choose theirs; the rest is
+	// of all of them together.
+	Tables int `json:"tables,omitempty"`
 }
 
 // StaleTag is a tag of a pipeline that has not moved for as long as snapshots are
@@ -126,10 +129,22 @@ func (s *Status) checkpoint(ctx context.Context, p *Pipeline) error {
 	return err
 }
 
+// ancestries says of a table's history whether the tag is in it.
+var ancestries = map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}
+
 func (s *Status) sink(ctx context.Context, p *Pipeline, name string) (SinkStatus, *sink.Table) {
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	one := SinkStatus{Sink: name, Table: p.spec.Sinks.By[name].Iceberg.Table, Batch: batch.None}
+	if p.Routes(name) {
+		_, err := p.Catalog(ctx, p.spec.Sinks.By[name].Iceberg.Catalog)
+		var r *sink.Routed
+		if err == nil {
+			r, err = p.Routed(whole, name) // its tables are opened when they are used
+		}
+		return s.routed(ctx, p, r, err, name, one), nil
+	}
 	t, err := p.Table(ctx, name)
 	if missing(err) {
 		one.Missing = true
@@ -145,7 +160,7 @@ func (s *Status) sink(ctx context.Context, p *Pipeline, name string) (SinkStatus
 		return one, nil
 	}
 	one.Head = v.Head()
-	one.Ancestry = map[batch.Ancestry]string{batch.IsAncestor: "ok", batch.NotAncestor: "rolled back", batch.UnknownAncestor: "unknown"}[v.Ancestry()]
+	one.Ancestry = ancestries[v.Ancestry()]
 	if st := v.Stamp(); st != nil {
 		one.Stamp, one.Batch, one.Rows, one.End, one.Time = st.String(), st.Last, st.Total.Written, st.End, st.Time
 	}
@@ -180,6 +195,54 @@ func (p *Pipeline) check(ctx context.Context, tables map[string]*sink.Table) (no
 		return "", err
 	}
 	return d.Check(ctx)
+}
+
+// routed is the status of a sink whose rows choose their table. Of its tables those
+// are looked at that the newest plan touches: no other one can lack anything.
+func (s *Status) routed(ctx context.Context, p *Pipeline, r *sink.Routed, err error, name string, one SinkStatus) SinkStatus {
+	if missing(err) {
+		one.Missing = true
+		return one
+	}
+	var names []string
+	if err == nil {
+		names, err = p.TablesOf(ctx, name)
+	}
+	if err != nil {
+		one.Error = s.fail("sink "+name, err)
+		return one
+	}
+	one.Tables, one.Missing = len(names), len(names) == 0
+	if s.Plan == nil || s.Plan.Sink(name) == nil || s.Plan.Sink(name).Route == nil {
+		return one
+	}
+	sp := s.Plan.Sink(name)
+	one.Rows, one.End = sp.Route.Total.Written, sp.From
+	one.Batch, one.Time, one.Ancestry = s.Plan.Batch-1, s.Plan.Time, "ok"
+	if !sp.Active {
+		return one
+	}
+	for _, table := range sp.Route.Tables {
+		t, err := r.Table(ctx, table.Table)
+		if err != nil {
+			one.Error = s.fail("sink "+name, err)
+			return one
+		}
+		v, err := t.Load(ctx)
+		if err != nil {
+			one.Error = s.fail("sink "+name, err)
+			return one
+		}
+		s.stale(v.Metadata(), table.Table, batch.Tag(p.spec.Name, batch.StreamMain), time.Duration(p.spec.Maintenance.KeepHourly))
+		if a := ancestries[v.Ancestry()]; a != "ok" {
+			one.Ancestry = a
+		}
+		if st := v.Stamp(); !table.Has && (st == nil || st.Last < s.Plan.Batch) {
+			return one
+		}
+	}
+	one.Rows, one.End, one.Batch = one.Rows+sp.Route.Counts.Written, s.Plan.End(), s.Plan.Batch
+	return one
 }
 
 // stale finds tags of other pipelines, or streams, that hold back no snapshot any

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
 	"github.com/frazil-io/frazil/internal/verify"
 )
@@ -81,21 +82,40 @@ func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
 	tables := make([]verify.Table, 0, len(p.spec.Sinks.Names))
 	for _, name := range p.spec.Sinks.Names {
 		i := p.spec.Sinks.By[name].Iceberg
-		one := verify.Table{Sink: name, Name: i.Table, Branch: i.Branch}
-		t, err := p.loadTable(ctx, name)
-		if err == nil && t != nil {
-			c, openErr := p.Catalog(ctx, i.Catalog)
-			if err = openErr; err == nil {
-				one.Metadata = t.Metadata()
-				one.FS, err = t.FS(c.Context(ctx))
+		all := []verify.Table{{Sink: name, Name: i.Table, Branch: i.Branch}}
+		if p.Routes(name) {
+			chosen, err := p.TablesOf(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			all = nil
+			for _, table := range chosen {
+				all = append(all, verify.Table{Sink: batch.RouteName(name, table), Name: table, Branch: i.Branch})
 			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("sink %s: %w", name, err)
+		for _, one := range all {
+			if err := p.audited(ctx, i.Catalog, &one); err != nil {
+				return nil, fmt.Errorf("sink %s: %w", name, err)
+			}
+			tables = append(tables, one)
 		}
-		tables = append(tables, one)
 	}
 	return tables, nil
+}
+
+// audited loads one of them.
+func (p *Pipeline) audited(ctx context.Context, catalog string, one *verify.Table) error {
+	t, err := p.loadNamed(ctx, catalog, one.Name)
+	if err != nil || t == nil {
+		return err
+	}
+	c, err := p.Catalog(ctx, catalog)
+	if err != nil {
+		return err
+	}
+	one.Metadata = t.Metadata()
+	one.FS, err = t.FS(c.Context(ctx))
+	return err
 }
 
 // auditedRecords reads the records of the newest incarnation and of those that the

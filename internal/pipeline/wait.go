@@ -149,10 +149,15 @@ func (p *Pipeline) waited(ctx context.Context, until Until) ([]Waited, error) {
 // there is none yet.
 func (p *Pipeline) loadTable(ctx context.Context, name string) (*table.Table, error) {
 	i := p.spec.Sinks.By[name].Iceberg
-	c, err := p.Catalog(ctx, i.Catalog)
+	return p.loadNamed(ctx, i.Catalog, i.Table)
+}
+
+// loadNamed loads a table, nil if there is none.
+func (p *Pipeline) loadNamed(ctx context.Context, catalog, name string) (*table.Table, error) {
+	c, err := p.Catalog(ctx, catalog)
 	if err == nil {
 		var t *table.Table
-		if t, err = c.Load(ctx, strings.Split(i.Table, ".")); err == nil {
+		if t, err = c.Load(ctx, strings.Split(name, ".")); err == nil {
 			return t, nil
 		}
 	}
@@ -165,6 +170,9 @@ func (p *Pipeline) loadTable(ctx context.Context, name string) (*table.Table, er
 // stamped are the live stamps of the pipeline in a sink's table, that of its tag
 // first, then the others from new to old.
 func (p *Pipeline) stamped(ctx context.Context, name string) ([]batch.Stamped, error) {
+	if p.Routes(name) {
+		return nil, fmt.Errorf("%w: rows of sink %s choose their table, and a table that they do not choose says nothing of a record: ask for records of this sink in its tables", batch.ErrInvalid, name)
+	}
 	t, err := p.loadTable(ctx, name)
 	if err != nil || t == nil {
 		return nil, err

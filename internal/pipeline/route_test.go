@@ -1,0 +1,298 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+)
+
+// routing is a pipeline of many topics into a table for each, over a broker in
+// this process.
+type routing struct {
+	*testing.T
+	dir    string
+	broker string
+	client *kgo.Client
+	want   map[string][]int64 // by table
+	next   int64
+}
+
+func newRouting(t *testing.T, topics ...string) *routing {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, topics...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	r := &routing{T: t, dir: t.TempDir(), broker: c.ListenAddrs()[0], want: map[string][]int64{}}
+	if r.client, err = kgo.NewClient(kgo.SeedBrokers(r.broker), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.client.Close)
+	return r
+}
+
+// topic makes one more.
+func (r *routing) topic(name string) {
+	r.Helper()
+	if _, err := kadm.NewClient(r.client).CreateTopic(r.Context(), 2, 1, nil, name); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// produce sends records to a topic, whose table should get them.
+func (r *routing) produce(topic, table string, n int) {
+	r.Helper()
+	for range n {
+		r.next++
+		rec := &kgo.Record{Topic: topic, Partition: int32(r.next % 2), Value: fmt.Appendf(nil, `{"id":%d}`, r.next)}
+		if err := r.client.ProduceSync(r.Context(), rec).FirstErr(); err != nil {
+			r.Fatal(err)
+		}
+		r.want[table] = append(r.want[table], r.next)
+	}
+}
+
+func (r *routing) spec(records int, more string) *config.Spec {
+	r.Helper()
+	spec, err := config.Parse("spec.yaml", fmt.Appendf(nil, `
+name: routes
+trigger: {available_now: true}
+limits: {max_records: %[3]d}
+checkpoint: "%[1]s/checkpoint"
+catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
+sources: {events: {kafka: {brokers: [%[2]q], topic_pattern: "^ev.*", start: earliest}, format: json, columns: id BIGINT, metadata: true}}
+sinks: {raw: {sql: "SELECT id, _topic FROM events", iceberg: {catalog: lake, table: "raw.${_topic}"%[4]s}}}
+`, r.dir, r.broker, records, more), func(string) (string, bool) { return "", false })
+	if err != nil {
+		r.Fatal(err)
+	}
+	return spec
+}
+
+// dying ends a process at the n-th message of a kind.
+type dying struct {
+	slog.Handler
+	mu   sync.Mutex
+	at   string
+	left int
+	kill context.CancelCauseFunc
+}
+
+var errDied = errors.New("killed")
+
+func (d *dying) Enabled(context.Context, slog.Level) bool { return true }
+func (d *dying) Handle(_ context.Context, m slog.Record) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m.Message == d.at {
+		if d.left--; d.left == 0 {
+			d.kill(errDied)
+		}
+	}
+	return nil
+}
+
+// run runs the pipeline, killed at the n-th message, if n is not 0.
+func (r *routing) run(spec *config.Spec, at string, n int) error {
+	r.Helper()
+	ctx, kill := context.WithCancelCause(r.Context())
+	defer kill(nil)
+	p, err := New(ctx, spec, Options{Takeover: true, Log: slog.New(&dying{Handler: slog.DiscardHandler, at: at, left: n, kill: kill})})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return p.Run(ctx, r.Context())
+}
+
+// check compares the tables with what was produced.
+func (r *routing) check(spec *config.Spec) {
+	r.Helper()
+	p, err := New(r.Context(), spec, Options{ReadOnly: true})
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer p.Close()
+	r.verified(p)
+	names, err := p.TablesOf(r.Context(), "raw")
+	if err != nil {
+		r.Fatal(err)
+	}
+	for table := range r.want {
+		if !slices.Contains(names, table) {
+			r.Errorf("table %s is not listed in %v", table, names)
+		}
+	}
+	for _, name := range names {
+		ids, stamps := r.read(p, name)
+		want := slices.Sorted(slices.Values(r.want[name]))
+		if !slices.Equal(ids, want) {
+			r.Errorf("table %s has %v, not %v", name, ids, want)
+		}
+		if stamps == 0 {
+			r.Errorf("table %s has no stamp", name)
+		}
+	}
+}
+
+// verified audits tables and checkpoint.
+func (r *routing) verified(p *Pipeline) {
+	r.Helper()
+	report, err := p.Verify(r.Context(), time.Now(), false)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if !report.Clean || len(report.Tables) != len(r.want) {
+		r.Errorf("the audit says %+v", report)
+	}
+}
+
+// read returns a table's ids, and how many stamps lead from its tag back, each of
+// which begins where the one before ended.
+func (r *routing) read(p *Pipeline, name string) (ids []int64, stamps int) {
+	r.Helper()
+	c, err := p.Catalog(r.Context(), "lake")
+	if err != nil {
+		r.Fatal(err)
+	}
+	t, err := c.Load(r.Context(), strings.Split(name, "."))
+	if err != nil {
+		r.Fatal(err)
+	}
+	_, rows, err := t.Scan().ToArrowRecords(c.Context(r.Context()))
+	if err != nil {
+		r.Fatal(err)
+	}
+	for rec, err := range rows {
+		if err != nil {
+			r.Fatal(err)
+		}
+		ids = append(ids, rec.Column(0).(*array.Int64).Int64Values()...)
+		rec.Release()
+	}
+	slices.Sort(ids)
+	var after *batch.Stamp
+	for s := t.SnapshotByName(batch.Tag("routes", batch.StreamMain)); s != nil; {
+		stamps++
+		st, err := batch.ParseStamp(s.Summary.Properties)
+		if err != nil || st == nil || st.Route == nil || st.Route.Sink != "raw" {
+			r.Fatalf("table %s: snapshot %d has the stamp %+v: %v", name, s.SnapshotID, st, err)
+		}
+		if after != nil {
+			for tp, end := range st.End {
+				if after.Previous != st.Hash() || after.Start[tp] != end || after.First != st.Last+1 || after.Total != st.Total.Plus(after.Counts) {
+					r.Errorf("table %s: stamp %s does not follow %s", name, after, st)
+				}
+			}
+		}
+		var offsets int64
+		for tp, end := range st.End {
+			offsets += end - st.Start[tp]
+		}
+		if st.Counts.Offsets != offsets || !st.Counts.Tally.Balanced() {
+			r.Errorf("table %s: %s has %d offsets and counts %+v", name, st, offsets, st.Counts)
+		}
+		after = st
+		if s.ParentSnapshotID == nil {
+			break
+		}
+		s = t.Metadata().SnapshotByID(*s.ParentSnapshotID)
+	}
+	return ids, stamps
+}
+
+// TestRoutes: three topics, then four, into a table for each, through deaths
+// between any two commits.
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev.a", "ev-B", "evc", "other")
+	for range 5 {
+		r.produce("ev.a", "raw.ev_a", 9)
+		r.produce("ev-B", "raw.ev_b", 4)
+	}
+	r.produce("evc", "raw.evc", 3)
+	spec := r.spec(12, "")
+	if err := r.run(spec, "commit sent", 1); !errors.Is(err, errDied) {
+		t.Fatalf("it ends with %v", err)
+	}
+	for n := 1; n <= 5; n++ { // each time one commit further
+		if err := r.run(spec, "commit applied", n); !errors.Is(err, errDied) && err != nil {
+			t.Fatalf("it ends with %v", err)
+		}
+		r.produce("ev.a", "raw.ev_a", 2)
+	}
+	r.topic("ev4")
+	r.produce("ev4", "raw.ev4", 5)
+	if err := r.run(spec, "files written", 2); !errors.Is(err, errDied) && err != nil {
+		t.Fatalf("it ends with %v", err)
+	}
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.check(spec)
+}
+
+// TestRoutesRecover: the checkpoint is lost while a batch is in one of its tables.
+func TestRoutesRecover(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 3; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			r := newRouting(t, "ev.a", "ev-B", "evc")
+			spec := r.spec(100, "")
+			r.produce("ev.a", "raw.ev_a", 3)
+			if err := r.run(spec, "", 0); err != nil {
+				t.Fatal(err)
+			}
+			r.produce("ev.a", "raw.ev_a", 4)
+			r.produce("ev-B", "raw.ev_b", 5)
+			r.produce("evc", "raw.evc", 6)
+			if err := r.run(spec, "commit sent", n); !errors.Is(err, errDied) {
+				t.Fatalf("it ends with %v", err)
+			}
+			if err := os.RemoveAll(filepath.Join(r.dir, "checkpoint")); err != nil {
+				t.Fatal(err)
+			}
+			r.produce("ev-B", "raw.ev_b", 2)
+			if err := r.run(spec, "", 0); err != nil {
+				t.Fatal(err)
+			}
+			r.check(spec)
+		})
+	}
+}
+
+// TestRoutesLimits: what a row may not choose.
+func TestRoutesLimits(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev1", "ev2", "ev3")
+	for i, topic := range []string{"ev1", "ev2", "ev3"} {
+		r.produce(topic, "raw."+topic, i+1)
+	}
+	spec := r.spec(100, ", max_tables: 2")
+	if err := r.run(spec, "", 0); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "max_tables") {
+		t.Fatalf("it ends with %v", err)
+	}
+	spec = r.spec(100, ", max_tables: 3")
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.check(spec)
+}
