@@ -101,8 +101,13 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
-		ready, err := d.prepareAs(ctx, p, lacking, letters)
+		staged, rest, err := d.staged(ctx, p, lacking)
+		if err != nil {
+			return nil, nil, err
+		}
+		ready, err := d.prepareAs(ctx, p, rest, letters)
 		if err == nil {
+			maps.Copy(ready.sinks, staged)
 			kafka.over()
 			return p, ready, nil
 		}

@@ -51,6 +51,7 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 	defer catalog.settled()
 	sent := 0
 	defer func() { watch.retries += max(0, sent-1) }()
+	audited := s.Audit == nil || res == nil || res.files.Rows() == 0
 	var failed error
 	for {
 		view, landed, err := d.look(ctx, p, s, sp)
@@ -76,6 +77,12 @@ func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared,
 		}
 		if !view.Fits(res.files) {
 			return nil, errOutgrown
+		}
+		if !audited {
+			if failed = d.audit(ctx, view, s, res, watch); failed == nil {
+				audited = true
+			}
+			continue // the table may have changed meanwhile: look again
 		}
 		watch.tries++
 		sent++

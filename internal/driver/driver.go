@@ -46,6 +46,8 @@ type Sink struct {
 	// bounds how many; 0: nothing does.
 	Tables    Tables
 	TablesMax int
+	// Audit, if not nil, looks at each batch's rows before they are published.
+	Audit Auditor
 }
 
 // Rooms are what the driver drives.

@@ -47,6 +47,8 @@ type result struct {
 	counts batch.Counts
 	// stamp is what the commit will carry; nil if the sink commits nothing.
 	stamp *batch.Stamp
+	// staged says that an earlier process made it, and staged it with its stamp.
+	staged bool
 }
 
 // prepare reads the plan's ranges, runs the SQL of the given sinks and writes
@@ -258,6 +260,9 @@ func (r *prepared) stamp(d *Driver, p *batch.Plan) {
 	}
 	for name, res := range r.sinks {
 		sp := p.Sink(name)
+		if res.staged {
+			continue
+		}
 		if res.rows() == 0 && res.State == sp.Before.State && !sp.Due && !p.Lossy() && !r.lettersFollow(d, p) {
 			continue
 		}

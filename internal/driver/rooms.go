@@ -157,11 +157,28 @@ type View interface {
 	// Commit adds one snapshot with the files and the stamp and moves the tag
 	// to it. Whatever it returns, the commit may have been applied.
 	Commit(ctx context.Context, stamp *batch.Stamp, files Files) (snapshot int64, err error)
+	// Stage adds one snapshot with the files and the stamp beside the branch, which
+	// stays where it is, and so does the tag. The same assertions hold. It takes
+	// the place of what was staged before. Whatever it returns, it may have been
+	// applied.
+	Stage(ctx context.Context, stamp *batch.Stamp, files Files) (snapshot int64, err error)
+	// Staged is the stamp of the staged snapshot and its files, as they can be
+	// committed; nil if there is none, or if its files are for another schema.
+	// Commit with its stamp publishes that snapshot where the branch is still where
+	// it was, and ends the staging in any case.
+	Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, files Files, err error)
 	// Restore adds one snapshot with the contents of an earlier one and the
 	// stamp, and moves the tag to it. batch.ErrDataLost: snapshots of other
 	// writers lie between, or may lie there where the walk ends at an expired
 	// one, and dropForeign is false.
 	Restore(ctx context.Context, stamp *batch.Stamp, snapshot int64, dropForeign bool) (int64, error)
+}
+
+// Auditor looks at the rows of a batch before they are published.
+type Auditor interface {
+	// Audit runs the sink's rules over the rows that a staged snapshot added.
+	// batch.ErrInvalid: a rule holds the batch back.
+	Audit(ctx context.Context, snapshot int64) error
 }
 
 // Checkpoint is the pipeline's own records.

@@ -31,6 +31,21 @@ func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 	}
 }
 
+// audits says whether a sink's batches are looked at before they are published.
+func (w *world) audits(ti int) bool { return w.cfg.audits && ti == w.cfg.tables-1 && !w.routed(ti) }
+
+// checkAudited: no row is published that the rules have not passed.
+func (w *world) checkAudited(ti int, s *snapshot) {
+	if !w.audits(ti) || s.restores {
+		return
+	}
+	for _, f := range s.files {
+		if !slices.Contains(w.tables[ti].snaps[s.parent].files, f) && !w.audited[f] {
+			w.fail("not audited", "t%d: snapshot %d publishes %s, which was not audited", ti, s.id, f)
+		}
+	}
+}
+
 // checkOthers: a rewind drops rows of others only where it was told to.
 func (w *world) checkOthers(pipe, ti int, s *snapshot) {
 	t := w.tables[ti]

@@ -248,7 +248,11 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		case w.routed(i):
 			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(s), Hash: p.hash(s), Tables: simRouter{p}})
 		default:
-			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: sinkName(s), Hash: p.hash(s), Table: simSink{p, i}})
+			one := driver.Sink{Name: sinkName(s), Hash: p.hash(s), Table: simSink{p, i}}
+			if w.audits(i) {
+				one.Audit = simAuditor{simSink{p, i}}
+			}
+			rooms.Sinks = append(rooms.Sinks, one)
 		}
 	}
 	return rooms, opts
@@ -337,6 +341,7 @@ func (w *world) judge(p *proc) {
 		w.spec[1] = 3 - p.spec[1]
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
+	case errors.Is(p.err, batch.ErrInvalid) && says("a rule holds"): // started again, it is asked again
 	case errors.Is(p.err, batch.ErrInvalid) && says("was dropped and made again"):
 		w.expect(p, w.drops > 0)
 	case errors.Is(p.err, batch.ErrInvalid) && says("does not exist"):

@@ -443,7 +443,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 	}
 	s.p.sawBack = s.p.sawBack || !t.truly()
 	tag := t.tags[s.p.pipe]
-	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i)}
+	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, staged: t.staged[s.p.pipe], ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i)}
 	var err error
 	if v.stamp, err = batch.ParseStamp(t.snaps[tag].summary); err != nil {
 		return nil, err
@@ -538,6 +538,7 @@ type simView struct {
 	uuid      int
 	schema    int
 	head, tag int64
+	staged    int64 // 0: nothing
 	stamp     *batch.Stamp
 	ancestry  batch.Ancestry
 	files     []string
@@ -572,7 +573,58 @@ func (v *simView) Commit(_ context.Context, stamp *batch.Stamp, files driver.Fil
 	if f, ok := files.(simFiles); ok && f.name != "" {
 		all = append(all, f.name)
 	}
-	return v.send(stamp, snapshot{files: all})
+	if s := v.stagedSnapshot(); s != nil && s.stamp.Hash() == stamp.Hash() && s.parent == v.head {
+		return v.send(stamp, snapshot{files: all}, publish)
+	}
+	return v.send(stamp, snapshot{files: all}, appends)
+}
+
+// stagedSnapshot is what the view saw on the branch for audits.
+func (v *simView) stagedSnapshot() *snapshot {
+	if t := v.p.w.tables[v.i]; v.staged != 0 && t.uuid == v.uuid && !t.snaps[v.staged].expired {
+		return t.snaps[v.staged]
+	}
+	return nil
+}
+
+func (v *simView) Stage(_ context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
+	f := files.(simFiles)
+	if f.uuid != v.uuid {
+		return 0, fmt.Errorf("the table was dropped and made again: %w", batch.ErrInvalid)
+	}
+	if _, err := v.send(stamp, snapshot{files: append(slices.Clone(v.files), f.name), added: f}, stage); err != nil {
+		return 0, err
+	}
+	return v.p.w.tables[v.i].staged[v.p.pipe], nil
+}
+
+func (v *simView) Staged(context.Context) (int64, *batch.Stamp, driver.Files, error) {
+	if err := v.p.flaky("read what is staged"); err != nil {
+		return 0, nil, nil, err
+	}
+	s := v.stagedSnapshot()
+	if s == nil || s.added.schema != v.schema {
+		return 0, nil, nil, nil
+	}
+	return s.id, s.stamp, s.added, nil
+}
+
+// simAuditor is driver.Auditor.
+type simAuditor struct{ simSink }
+
+func (a simAuditor) Audit(_ context.Context, id int64) error {
+	a.p.io("audit t%d snapshot %d", a.i, id)
+	w := a.p.w
+	if err := a.p.flaky("audit"); err != nil {
+		return err
+	}
+	s := w.tables[a.i].snaps[id]
+	if w.pick(20, 1) == 1 {
+		w.note("  audit: a rule holds the batch back")
+		return fmt.Errorf("a rule holds the batch back: %w", batch.ErrInvalid)
+	}
+	w.audited[s.added.name] = true
+	return nil
 }
 
 func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropForeign bool) (int64, error) {
@@ -592,18 +644,18 @@ func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropF
 	if !found && !dropForeign {
 		return 0, fmt.Errorf("behind an expired snapshot there was another writer's: %w", batch.ErrDataLost)
 	}
-	return v.send(stamp, snapshot{files: slices.Clone(t.snaps[to].files), prev: t.snaps[to], restores: true})
+	return v.send(stamp, snapshot{files: slices.Clone(t.snaps[to].files), prev: t.snaps[to], restores: true}, appends)
 }
 
-func (v *simView) send(stamp *batch.Stamp, s snapshot) (int64, error) {
-	v.p.io("commit t%d batch %d..%d head=%d tag=%d", v.i, stamp.First, stamp.Last, v.head, v.tag)
+func (v *simView) send(stamp *batch.Stamp, s snapshot, how int) (int64, error) {
+	v.p.io("%s t%d batch %d..%d head=%d tag=%d", [...]string{"commit", "stage", "publish"}[how], v.i, stamp.First, stamp.Last, v.head, v.tag)
 	summary := stamp.Properties()
 	parsed, err := batch.ParseStamp(summary)
 	if err != nil {
 		return 0, err
 	}
 	s.parent, s.summary, s.stamp = v.head, summary, parsed
-	if !v.p.w.submit(&commit{pipe: v.p.pipe, table: v.i, uuid: v.uuid, schema: v.schema, head: v.head, tag: v.tag, snap: s}) {
+	if !v.p.w.submit(&commit{pipe: v.p.pipe, table: v.i, uuid: v.uuid, schema: v.schema, head: v.head, tag: v.tag, staged: v.staged, how: how, snap: s}) {
 		return 0, fmt.Errorf("commit: %w", batch.ErrUnavailable) // refused, or no answer: the driver must not care
 	}
 	return v.p.w.tables[v.i].head, nil

@@ -88,6 +88,7 @@ type simConfig struct {
 	alone                                    bool          // sink 1 is the only one
 	interval                                 time.Duration // of the trigger
 	deploy                                   bool          // the spec changes without need
+	audits                                   bool          // a sink's batches are staged, and looked at
 	schemas                                  bool          // newer schemas are registered
 	shared                                   bool          // another pipeline writes into the same tables
 	sparse                                   bool          // sink 1 seldom has rows
@@ -135,6 +136,7 @@ type snapshot struct {
 	prev       *snapshot // whose contents it continues; ground truth for the checks
 	restores   bool
 	files      []string
+	added      simFiles // of a staged one
 	expired    bool
 }
 
@@ -144,6 +146,7 @@ type simTable struct {
 	snaps   []*snapshot // by id; 0 is none
 	head    int64
 	tags    [len(simPipelines)]int64
+	staged  [len(simPipelines)]int64 // on the branch for audits
 	schema  int
 	pins    map[string]int64
 	before  int64 // head before the last foreign rollback
@@ -227,8 +230,17 @@ type commit struct {
 	pipe, table  int
 	uuid, schema int
 	head, tag    int64
+	staged       int64
+	how          int
 	snap         snapshot
 }
+
+// What a commit does with its snapshot.
+const (
+	appends = iota
+	stage
+	publish // what is staged
+)
 
 // create is a request to the store.
 type create struct {
@@ -276,15 +288,17 @@ type world struct {
 	cur      int
 	// toldAhead says that a batch was reported while the next one was read.
 	toldAhead bool
-	tracing   bool
-	scripted  bool                // a scenario says what happens
-	failing   map[string]int      // in a scenario: how many calls of this kind get no answer
-	stale     []batch.Available   // in a scenario: what the next listing says
-	vanished  bool                // in a scenario: Kafka does not serve what it lists
-	between   func(*driver.Rooms) // in a scenario: stands between the driver and its rooms
-	fate      int                 // in a scenario: what comes of the next commit or create
-	trace     []string
-	bad       *violation
+	// audited are the files that the rules of an audit have passed.
+	audited  map[string]bool
+	tracing  bool
+	scripted bool                // a scenario says what happens
+	failing  map[string]int      // in a scenario: how many calls of this kind get no answer
+	stale    []batch.Available   // in a scenario: what the next listing says
+	vanished bool                // in a scenario: Kafka does not serve what it lists
+	between  func(*driver.Rooms) // in a scenario: stands between the driver and its rooms
+	fate     int                 // in a scenario: what comes of the next commit or create
+	trace    []string
+	bad      *violation
 }
 
 // reading is one execution of a batch with a schema.
@@ -296,7 +310,7 @@ type reading struct {
 func newWorld(c *chooser, cfg simConfig) *world {
 	w := &world{
 		chooser: c, cfg: cfg, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parts: map[string]map[int32]*partition{},
-		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, spec: [simSinks]int{1, 1, 1}, owed: map[string][]int64{}, schema: 1, latest: cfg.latest,
+		store: map[string][]byte{}, plans: map[string]*batch.Plan{}, ranges: map[string]string{}, logged: map[string]*batch.Plan{}, files: map[string]*simFile{}, audited: map[string]bool{}, spec: [simSinks]int{1, 1, 1}, owed: map[string][]int64{}, schema: 1, latest: cfg.latest,
 	}
 	w.makeTopic()
 	for i := range cfg.tables {
@@ -643,21 +657,35 @@ func (w *world) restore(name string) (sum [simKeys]int, ok bool) {
 // apply lets a commit take effect if what it asserts holds.
 func (w *world) apply(c *commit) bool {
 	t := w.tables[c.table]
-	if t.dropped || c.uuid != t.uuid || c.head != t.head || c.tag != t.tags[c.pipe] || c.schema != t.schema {
+	if t.dropped || c.uuid != t.uuid || c.head != t.head || c.tag != t.tags[c.pipe] || c.schema != t.schema || c.staged != t.staged[c.pipe] {
 		return false
 	}
 	old := t.stamp(c.pipe)
-	s := c.snap
-	s.id = int64(len(t.snaps))
+	s := &c.snap
+	if c.how == publish {
+		s = t.snaps[c.staged]
+	} else {
+		s.id = int64(len(t.snaps))
+		t.snaps = append(t.snaps, s)
+		if c.staged != 0 {
+			t.snaps[c.staged].expired = true
+		}
+	}
+	t.staged[c.pipe] = 0
+	if c.how == stage {
+		t.staged[c.pipe] = s.id
+		w.note("  t%d: snapshot %d is staged on %d, %s, files %v", c.table, s.id, s.parent, s.stamp, s.files)
+		return true
+	}
 	if !s.restores {
 		s.prev = t.newest(c.pipe)
 	}
-	t.snaps = append(t.snaps, &s)
 	t.head, t.before = s.id, 0
 	t.tags[c.pipe] = s.id
-	w.checkOthers(c.pipe, c.table, &s)
+	w.checkOthers(c.pipe, c.table, s)
 	w.note("  t%d: snapshot %d on %d, %s, files %v", c.table, s.id, s.parent, s.stamp, s.files)
-	w.checkStamp(c.pipe, c.table, old, &s)
+	w.checkAudited(c.table, s)
+	w.checkStamp(c.pipe, c.table, old, s)
 	return true
 }
 
@@ -777,7 +805,7 @@ func (w *world) expire(ti int) {
 	var dead []*snapshot
 	pinned := slices.Collect(maps.Values(t.pins))
 	for _, s := range t.snaps[1:] {
-		if !s.expired && s.id != t.head && !slices.Contains(t.tags[:], s.id) && !slices.Contains(pinned, s.id) {
+		if !s.expired && s.id != t.head && !slices.Contains(t.tags[:], s.id) && !slices.Contains(t.staged[:], s.id) && !slices.Contains(pinned, s.id) {
 			s.expired = true
 			dead = append(dead, s)
 		}

@@ -236,14 +236,14 @@ func vary(seed uint64) simConfig {
 		sparse: seed/17%2 == 0, hot: int(seed / 19 % 2 * 6), stale: seed/23%2 == 0, remake: seed/29%4 == 0, standby: seed/31%4 == 0,
 		shared: seed/37%4 == 0, deploy: seed/41%3 == 0, schemas: seed/43%3 == 0,
 		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
-		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0, letters: seed/53%2 == 0,
+		joins:    seed%2 == 1 && seed/2%3 == 0, latest: seed/47%4 == 0, letters: seed/53%2 == 0, audits: seed/59%3 == 0,
 	}
 }
 
 // lagging is where the rarest holes were found: two busy drivers, sinks that
 // seldom commit, retention at their heels.
 func lagging(seed uint64) simConfig {
-	return simConfig{tables: 2, drivers: 2, steps: 400, delays: 6, retention: true, sparse: true, hot: 6, letters: seed%3 == 0, poison: seed%6 == 0}
+	return simConfig{tables: 2, drivers: 2, steps: 400, delays: 6, retention: true, sparse: true, hot: 6, audits: seed%3 == 1, letters: seed%3 == 0, poison: seed%6 == 0}
 }
 
 // revising is two drivers that seldom have the same spec, and commits on their
@@ -251,7 +251,7 @@ func lagging(seed uint64) simConfig {
 func revising(seed uint64) simConfig {
 	return simConfig{
 		tables: 2, drivers: 2, steps: 300, delays: 6, retention: true, poison: true, deploy: true, schemas: true, sparse: seed%2 == 0,
-		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6, letters: seed%7 < 4,
+		foreign: seed%3 == 0, loss: seed%5 == 0, hot: 6, audits: seed%4 == 0, letters: seed%7 < 4,
 	}
 }
 

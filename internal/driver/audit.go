@@ -1,0 +1,73 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/frazil-io/frazil/internal/batch"
+)
+
+// Write, audit, publish: a sink with rules first commits its rows to a snapshot
+// beside the branch. Nobody who reads the branch sees them until the rules have
+// passed; then the same snapshot becomes the branch's head, or, where the branch
+// has moved on meanwhile, the same files are committed on the new head. A batch
+// that is held back stays there, and the driver ends.
+
+// audit stages the rows of a sink, unless they are staged already, and runs its
+// rules over them.
+func (d *Driver) audit(ctx context.Context, view View, s *sink, res *result, watch *progress) error {
+	snapshot, stamp, _, err := view.Staged(ctx)
+	if err != nil {
+		return fmt.Errorf("look at what is staged: %w", err)
+	}
+	if stamp == nil || stamp.Hash() != res.stamp.Hash() {
+		watch.tries++ // the files may be in the table from now on
+		if snapshot, err = view.Stage(ctx, res.stamp, res.files); err != nil {
+			return fmt.Errorf("stage: %w", err)
+		}
+		d.log.Debug("batch staged", "sink", s.Name, "batch", res.stamp.Last, "snapshot", snapshot)
+	}
+	return s.Audit.Audit(ctx, snapshot)
+}
+
+// staged returns what an earlier process has staged of p, by sink, and the sinks
+// for which p must be executed. The same plan gives the same rows, so what is
+// staged of it is as good as a new execution; but not where the execution gives
+// dead letters, too.
+func (d *Driver) staged(ctx context.Context, p *batch.Plan, lacking []*sink) (map[string]*result, []*sink, error) {
+	found := map[string]*result{}
+	var rest []*sink
+	for _, s := range lacking {
+		var res *result
+		if s.Audit != nil && d.opts.DeadLetters == "" {
+			var err error
+			if res, err = d.stagedIn(ctx, p, s); err != nil {
+				return nil, nil, fmt.Errorf("sink %s: %w", s.Name, err)
+			}
+		}
+		if res == nil {
+			rest = append(rest, s)
+			continue
+		}
+		d.log.Info("what was staged of this batch is used again", "sink", s.Name, "batch", p.Batch)
+		found[s.Name] = res
+	}
+	return found, rest, nil
+}
+
+func (d *Driver) stagedIn(ctx context.Context, p *batch.Plan, s *sink) (*result, error) {
+	view, err := d.load(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var stamp *batch.Stamp
+	var files Files
+	err = d.retry(ctx, "the catalog", func() error {
+		_, stamp, files, err = view.Staged(ctx)
+		return err
+	})
+	if err != nil || stamp == nil || stamp.Plan != p.Hash() || !view.Fits(files) {
+		return nil, err
+	}
+	return &result{Result: batch.Result{State: stamp.State, Rows: files.Rows()}, files: files, counts: stamp.Counts, stamp: stamp, staged: true}, nil
+}

@@ -1,0 +1,136 @@
+package driver_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// audited begins a scenario in which sink 1's batches are audited, and the first
+// one is in the tables.
+func audited(t *testing.T) *scenario {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1, audits: true})
+	s.idle(0)
+	s.rows(0, 2)
+	s.trace = nil
+	return s
+}
+
+// count counts calls of process 0 since the trace was last cleared.
+func (s *scenario) count(call string) (n int) {
+	for _, l := range s.trace {
+		if strings.HasPrefix(l, "d0: "+call) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestAuditPublishes: the staged snapshot itself becomes the head.
+func TestAuditPublishes(t *testing.T) {
+	s := audited(t)
+	s.through(0, "stage t1")
+	if head, staged := s.tables[1].head, s.tables[1].staged[0]; staged == 0 || head == staged {
+		s.die("staged %d, head %d", staged, head)
+	}
+	s.through(0, "publish t1")
+	if s.tables[1].staged[0] != 0 {
+		s.die("something is still staged")
+	}
+	s.settles()
+	if n := s.count("commit t1"); n != 0 {
+		s.die("%d commits beside what was staged", n)
+	}
+}
+
+// TestStagedIsUsedAgain: a crash between staging and publishing costs nothing.
+func TestStagedIsUsedAgain(t *testing.T) {
+	for _, at := range []string{"audit t1", "publish t1"} {
+		t.Run(at, func(t *testing.T) {
+			s := audited(t)
+			s.until(0, at)
+			s.procs[0].kill()
+			s.trace = nil
+			s.settles()
+			if s.count("write p0.2") != 0 || s.count("stage t1") != 0 || s.count("publish t1") != 1 {
+				s.die("it was written %d times again, staged %d times and published %d times", s.count("write p0.2"), s.count("stage t1"), s.count("publish t1"))
+			}
+		})
+	}
+}
+
+// TestStagedOnANewHead: where the branch has moved on, the same files are
+// committed on the new head; and what was staged is gone.
+func TestStagedOnANewHead(t *testing.T) {
+	for name, crash := range map[string]bool{"at once": false, "after a crash": true} {
+		t.Run(name, func(t *testing.T) {
+			s := audited(t)
+			s.until(0, "publish t1")
+			s.foreignAppend(1)
+			staged := s.tables[1].staged[0]
+			if crash {
+				s.procs[0].kill()
+			}
+			s.trace = nil
+			s.through(0, "commit t1")
+			if s.count("write ") != 0 {
+				s.die("the batch was written again")
+			}
+			if !s.tables[1].snaps[staged].expired || s.tables[1].staged[0] != 0 {
+				s.die("what was staged is still there")
+			}
+			s.settles()
+		})
+	}
+}
+
+// TestStagedOfAnotherSpec: what was staged for a plan that was revised since is
+// not published.
+func TestStagedOfAnotherSpec(t *testing.T) {
+	s := audited(t)
+	s.until(0, "audit t1")
+	s.procs[0].kill()
+	staged := s.tables[1].staged[0]
+	s.spec[1] = 2
+	s.trace = nil
+	s.through(0, "stage t1")
+	if s.tables[1].staged[0] == staged || !s.tables[1].snaps[staged].expired {
+		s.die("what was staged under the other spec is still there")
+	}
+	s.settles()
+	if s.count("publish t1") == 0 {
+		s.die("nothing was published")
+	}
+}
+
+// TestHeldBackStays: a batch that a rule holds back stays staged while the driver
+// is down, and no file of it is deleted.
+func TestHeldBackStays(t *testing.T) {
+	s := audited(t)
+	s.until(0, "audit t1")
+	s.script, s.taken = []int{0, 0, 1}, nil // the main coroutine, an answer, and a rule that holds the batch back
+	s.ends(0)
+	if s.bad != nil || s.procs[0].err == nil || !strings.Contains(s.procs[0].err.Error(), "a rule holds") {
+		s.die("it ended with %v", s.procs[0].err)
+	}
+	if staged := s.tables[1].staged[0]; staged == 0 || s.files[s.tables[1].snaps[staged].added.name].deleted {
+		s.die("what was held back is gone")
+	}
+	s.settles()
+}
+
+// TestStageOnItsWay: a request to stage may land when its sender is gone; its
+// files are still there.
+func TestStageOnItsWay(t *testing.T) {
+	s := audited(t)
+	s.until(0, "stage t1")
+	s.fate = onItsWay
+	s.procs[0].step()
+	s.until(0, "stage t1") // again
+	s.fate = requestLost
+	s.procs[0].step()
+	s.procs[0].terminate()
+	s.ends(0)
+	s.deliver(0)
+	s.checkFiles()
+	s.settles()
+}
