@@ -85,11 +85,22 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			continue
 		}
 		letters, err := d.letters(ctx, p, lacking)
+		if other := new(otherReaders); errors.As(err, &other) {
+			if p, err = d.revise(ctx, p, lacking, other.ids, "its dead letters are those of tables that have it as another schema reads it"); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		if err != nil {
 			return nil, nil, err
 		}
-		if d.changed(p, lacking) || d.seizes(p, lacking) {
-			if p, err = d.revise(ctx, p, lacking, d.changed(p, lacking), "it was planned by another driver or for another spec"); err != nil {
+		newest := d.newestReaders(p, lacking)
+		if changed := d.changed(p, lacking); changed || d.seizes(p, lacking) {
+			ids := p.Readers
+			if changed {
+				ids = newest
+			}
+			if p, err = d.revise(ctx, p, lacking, ids, "it was planned by another driver or for another spec"); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -111,9 +122,9 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			kafka.over()
 			return p, ready, nil
 		}
-		if d.outgrew(p, err) && !anyRouted(lacking) {
+		if d.outgrew(p, newest, err) && !anyRouted(lacking) {
 			d.log.Warn("the batch cannot be read with the schemas that its plan names", "batch", p.Batch, "error", err)
-			if p, err = d.revise(ctx, p, lacking, true, "there are newer reader schemas"); err != nil {
+			if p, err = d.revise(ctx, p, lacking, newest, "there are newer reader schemas"); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -198,11 +209,9 @@ func (d *Driver) seizes(p *batch.Plan, lacking []*sink) bool {
 // Tables that have the batch keep what they were made with. A revised
 // batch is committed in every lacking sink, empty if need be, so that no other
 // revision can land there any more.
-func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, newest bool, reason string) (*batch.Plan, error) {
+func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, readers map[string]int32, reason string) (*batch.Plan, error) {
 	q := d.revision(p, lacking)
-	if newest && d.rooms.Readers != nil {
-		q.Readers = maps.Clone(d.rooms.Readers.Newest())
-	}
+	q.Readers = maps.Clone(readers)
 	err := d.retry(ctx, "the dimension tables", func() (err error) { q.Versions, err = d.rooms.Executor.Pin(ctx); return err })
 	if err != nil {
 		return nil, err

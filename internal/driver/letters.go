@@ -20,6 +20,9 @@ import (
 // In a recovery it joins like any other: whether there were some is not known.
 func (d *Driver) late(s *sink) bool { return s.Name == d.opts.DeadLetters }
 
+// hasLetterTable says whether dead letters are a table's rows.
+func (d *Driver) hasLetterTable() bool { return d.opts.DeadLetters != "" && d.rooms.Letters == nil }
+
 // letterBox adds dead letters that have no table to a job.
 func (d *Driver) letterBox(ctx context.Context, job *batch.Job, writers map[string]rowWriter) (Writer, error) {
 	if d.rooms.Letters == nil || job.Plan.CatchesUp() {
@@ -181,6 +184,9 @@ func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 			continue
 		}
 		if n := st.Counts.Letters + st.Counts.DeadLettered - sp.Carried.Letters - sp.Carried.DeadLettered; n > 0 {
+			if q.Sink(s.Name).Hash == s.Hash {
+				return false, &otherReaders{q.Readers}
+			}
 			return false, fmt.Errorf("%w: sink %s has batch %d under another spec, and the dead letters lack the %d records that were rejected then. "+
 				"Run the former spec until that batch is done, then this one", batch.ErrInvalid, s.Name, p.Batch, n)
 		}

@@ -46,8 +46,25 @@ func (d *Driver) prepareAs(ctx context.Context, p *batch.Plan, sinks []*sink, le
 
 // outgrew says whether p failed for its reader schemas, or may have, and there are
 // newer ones.
-func (d *Driver) outgrew(p *batch.Plan, err error) bool {
-	return d.rooms.Readers != nil && (errors.Is(err, batch.ErrOutdated) || errors.Is(err, batch.ErrInvalid)) && differ(d.rooms.Readers.Newest(), p.Readers)
+func (d *Driver) outgrew(p *batch.Plan, newest map[string]int32, err error) bool {
+	return (errors.Is(err, batch.ErrOutdated) || errors.Is(err, batch.ErrInvalid)) && differ(newest, p.Readers)
+}
+
+// newestReaders are the reader schemas for a revision of p. A batch that is half
+// committed keeps its own where its dead letters are to be what the tables that
+// have it did not take.
+func (d *Driver) newestReaders(p *batch.Plan, lacking []*sink) map[string]int32 {
+	if d.rooms.Readers == nil || d.hasLetterTable() && !d.isWhole(p, lacking) {
+		return p.Readers
+	}
+	return d.rooms.Readers.Newest()
+}
+
+// otherReaders says that a table has the batch as these reader schemas gave it.
+type otherReaders struct{ ids map[string]int32 }
+
+func (o *otherReaders) Error() string {
+	return fmt.Sprintf("the batch was read with other schemas: %v", o.ids)
 }
 
 // use makes the rooms read with the schemas of a plan that is to be executed:
