@@ -15,6 +15,7 @@ import (
 var outside = map[string]bool{
 	"trigger": true, "limits": true, "memory": true, "checkpoint": true, "maintenance": true, "start": true, "on_data_loss": true, "group": true,
 	"brokers": true, "sasl": true, "tls": true, "url": true, "username": true, "password": true, "token": true, "refresh": true, "uri": true, "max_tables": true,
+	"audit": true, // it decides when rows are published, not which
 }
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,

@@ -129,6 +129,7 @@ var keys = map[string]key{
 	"sinks.*":                      {doc: "A SELECT and the table that takes its rows."},
 	"sinks.*.sql":                  {doc: "A SELECT of DuckDB's SQL over sources, tables and views.", required: true},
 	"sinks.*.mode":                 {doc: "append: each batch adds its rows.", values: "append"},
+	"sinks.*.audit":                {doc: "Rules over each batch before it is published, name: SELECT …, over the batch's rows under the sink's name. A row that comes back holds the batch back: it stays on a branch, and the pipeline stops."},
 	"sinks.*.iceberg":              {doc: "The table.", required: true},
 	"sinks.*.iceberg.catalog":      {doc: "The catalog's name in this spec.", required: true},
 	"sinks.*.iceberg.table":        {doc: "namespace.table, or namespace.${column}: the rows choose the table.", required: true},

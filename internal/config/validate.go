@@ -541,6 +541,14 @@ func (p *parse) sinks(s *Spec) {
 		default:
 			p.fail(path+".mode", "%q is not append", sink.Mode)
 		}
+		for _, rule := range sink.Audit.Names {
+			if !identifier.MatchString(rule) {
+				p.fail(path+".audit", "%q is not a name: letters, digits and underscores", rule)
+			}
+			if strings.TrimSpace(sink.Audit.By[rule]) == "" {
+				p.fail(path+".audit."+rule, "it is empty; write a SELECT that returns the rows that are wrong")
+			}
+		}
 		if sink.Iceberg == nil {
 			p.fail(path, "iceberg is missing; write catalog and table")
 			continue

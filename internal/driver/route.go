@@ -326,9 +326,9 @@ func (d *Driver) routed(ctx context.Context, p *batch.Plan) (*prepared, error) {
 			kafka.over()
 			r.begun = begun
 			return r, nil
-		case d.outgrew(p, err):
+		case d.outgrew(p, d.newestReaders(p, d.sinks), err):
 			d.log.Warn("the batch needs newer reader schemas", "batch", p.Batch, "error", err)
-			p.Readers = maps.Clone(d.rooms.Readers.Newest())
+			p.Readers = maps.Clone(d.newestReaders(p, d.sinks))
 		case errors.Is(err, batch.ErrUnavailable):
 			if d.arrived.Load() {
 				d.contacted[kafka.server] = true

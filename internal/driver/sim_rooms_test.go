@@ -618,7 +618,11 @@ func (a simAuditor) Audit(_ context.Context, id int64) error {
 	if err := a.p.flaky("audit"); err != nil {
 		return err
 	}
-	s := w.tables[a.i].snaps[id]
+	t := w.tables[a.i]
+	if int(id) >= len(t.snaps) || t.snaps[id].expired {
+		return fmt.Errorf("snapshot %d is gone: %w", id, batch.ErrUnavailable)
+	}
+	s := t.snaps[id]
 	if w.pick(20, 1) == 1 {
 		w.note("  audit: a rule holds the batch back")
 		return fmt.Errorf("a rule holds the batch back: %w", batch.ErrInvalid)

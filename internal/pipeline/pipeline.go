@@ -70,6 +70,8 @@ type Pipeline struct {
 	// fields are the columns of sources and tables, by name.
 	fields map[string][]arrow.Field
 
+	closers []func() // of what the driver's rooms have opened
+
 	mu       sync.Mutex
 	records  *checkpoint.Checkpoint
 	catalogs map[string]*lake.Catalog
@@ -122,6 +124,10 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 				return nil, fmt.Errorf("sink %s: %w", name, err)
 			}
 		}
+	}
+	if err := p.checkAudits(ctx); err != nil {
+		p.exec.Close()
+		return nil, err
 	}
 	return p, nil
 }
@@ -204,6 +210,9 @@ func (p *Pipeline) Query(sink string) *stream.Query { return p.exec.Query(sink) 
 
 // Close frees everything.
 func (p *Pipeline) Close() {
+	for _, f := range p.closers {
+		f()
+	}
 	if p.readers != nil {
 		p.readers.close()
 	}
@@ -476,7 +485,7 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	}
 	for _, name := range p.spec.Sinks.Names {
 		if t := tables[name]; t != nil {
-			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Table: room{t}})
+			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Table: room{t}, Audit: p.auditor(name, t)})
 		}
 		if r := p.routedBy(name); r != nil {
 			rooms.Sinks = append(rooms.Sinks, driver.Sink{Name: name, Hash: p.sinkHash(name), Tables: routes{r}, TablesMax: p.spec.Sinks.By[name].Iceberg.MaxTables})

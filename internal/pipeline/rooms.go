@@ -66,6 +66,21 @@ func (v view) Commit(ctx context.Context, stamp *batch.Stamp, files driver.Files
 	return id, err
 }
 
+// Stage implements driver.View.
+func (v view) Stage(ctx context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
+	f, _ := files.(*sink.Files)
+	return v.View.Stage(ctx, stamp, f)
+}
+
+// Staged implements driver.View.
+func (v view) Staged(ctx context.Context) (int64, *batch.Stamp, driver.Files, error) {
+	id, stamp, files, err := v.View.Staged(ctx)
+	if files == nil {
+		return id, stamp, nil, err
+	}
+	return id, stamp, files, err
+}
+
 // alive says whether a process of this host runs. In a container every process
 // has number 1: then it is this one, and the one before it is gone.
 func alive(w batch.Writer) bool {

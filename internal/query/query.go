@@ -34,10 +34,13 @@ import (
 
 // Table is a table that SQL may name, as its alias and as namespace.table.
 type Table struct {
-	Alias   string
+	Alias   string // "": none
 	Ident   table.Identifier
 	Branch  string
 	Catalog *lake.Catalog
+	// Added leaves only the rows that the branch's newest snapshot added. They are
+	// named by Alias alone.
+	Added bool
 }
 
 func (t Table) String() string { return strings.Join(t.Ident, ".") }
@@ -184,7 +187,7 @@ func (e *Engine) load(ctx context.Context) (loaded []loadedTable, missing []Tabl
 		if err != nil {
 			return nil, nil, fmt.Errorf("table %s: %w", t, err)
 		}
-		in, err := e.standInFor(t.String(), tbl.Schema())
+		in, err := e.standInFor(fmt.Sprint(t, t.Added), tbl.Schema())
 		if err != nil {
 			return nil, nil, fmt.Errorf("table %s: %w", t, err)
 		}
@@ -196,11 +199,14 @@ func (e *Engine) load(ctx context.Context) (loaded []loadedTable, missing []Tabl
 // view makes SQL see a relation under the table's names.
 func (e *Engine) view(ctx context.Context, t Table, from string) error {
 	schema, name := quoted(strings.Join(t.Ident[:len(t.Ident)-1], ".")), quoted(t.Ident[len(t.Ident)-1])
-	for _, statement := range []string{
-		"CREATE OR REPLACE VIEW " + quoted(t.Alias) + " AS " + from,
-		"CREATE SCHEMA IF NOT EXISTS " + schema,
-		"CREATE OR REPLACE VIEW " + schema + "." + name + " AS " + from,
-	} {
+	var statements []string
+	if t.Alias != "" {
+		statements = append(statements, "CREATE OR REPLACE VIEW "+quoted(t.Alias)+" AS "+from)
+	}
+	if !t.Added {
+		statements = append(statements, "CREATE SCHEMA IF NOT EXISTS "+schema, "CREATE OR REPLACE VIEW "+schema+"."+name+" AS "+from)
+	}
+	for _, statement := range statements {
 		if err := e.exec(ctx, statement); err != nil {
 			return fmt.Errorf("table %s: %w", t, err)
 		}
@@ -339,7 +345,7 @@ func scanFiles(l loadedTable, fs iceio.IO, wanted []mayMatch) (files []dataFile,
 	}
 	test := anyOf(wanted)
 	for _, m := range manifests {
-		if !m.HasAddedFiles() && !m.HasExistingFiles() {
+		if !m.HasAddedFiles() && !m.HasExistingFiles() || l.Added && m.SnapshotID() != snapshot.SnapshotID {
 			continue
 		}
 		if m.ManifestContent() == iceberg.ManifestContentDeletes {
@@ -348,6 +354,9 @@ func scanFiles(l loadedTable, fs iceio.IO, wanted []mayMatch) (files []dataFile,
 		for entry, err := range m.Entries(fs, true) {
 			if err != nil {
 				return nil, 0, lake.Classify("read manifest "+m.FilePath(), err)
+			}
+			if l.Added && (entry.Status() != iceberg.EntryStatusADDED || entry.SnapshotID() != snapshot.SnapshotID) {
+				continue
 			}
 			all++
 			if d := entry.DataFile(); test(d) {

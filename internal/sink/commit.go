@@ -32,6 +32,7 @@ type change struct {
 	stamp     *batch.Stamp           // nil on a branch for looking
 	notes     map[string]string      // for the summary
 	evolve    *Files                 // whose schema the table gets; nil: it keeps its own
+	stage     bool                   // beside the branch
 	wrote     []string               // files of metadata
 	small     map[string][]byte      // manifests of few files that were written, by name
 }
@@ -40,22 +41,37 @@ type change struct {
 // Without files it is an empty snapshot: it moves the head all the same, so that
 // no older request can land any more. Whatever it returns, it may have been
 // applied.
+//
+// Where a snapshot with the same stamp is staged on the same head, that one
+// becomes the head instead. Whatever else is staged is removed.
 func (v *View) Commit(ctx context.Context, stamp *batch.Stamp, files *Files) (int64, error) {
+	if v.publishes(stamp) {
+		return v.publish(ctx)
+	}
+	c, err := v.appended(stamp, files)
+	if err != nil {
+		return 0, err
+	}
+	return v.commit(ctx, c)
+}
+
+// appended is a change that adds files to what the head has.
+func (v *View) appended(stamp *batch.Stamp, files *Files) (*change, error) {
 	c := &change{operation: table.OpAppend, stamp: stamp}
 	if files != nil {
 		if err := files.check(v.meta); err != nil {
-			return 0, err
+			return nil, err
 		}
 		c.files, c.evolve = files.files, files
 	}
 	if v.head != nil {
 		var err error
 		if c.base, err = v.t.manifestsOf(v.head); err != nil {
-			return 0, err
+			return nil, err
 		}
 		c.totals = v.head.Summary
 	}
-	return v.commit(ctx, c)
+	return c, nil
 }
 
 // Restore adds one snapshot with the contents of an earlier one.
@@ -116,14 +132,8 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	updates := append(evolution,
-		table.NewAddSnapshotUpdate(snapshot), v.moveBranch(c.id),
-		table.NewSetSnapshotRefUpdate(t.tag, c.id, table.TagRef, 0, 0, 0),
-	)
-	expired := v.expired()
-	if len(expired) > 0 {
-		updates = append(updates, table.NewRemoveSnapshotsUpdate(expired, false))
-	}
+	moves, expired := v.moves(c)
+	updates := append(append(evolution, table.NewAddSnapshotUpdate(snapshot)), moves...)
 	meta, err := t.catalog.Commit(ctx, t.ident, append(v.requirements(), unchanged...), updates)
 	if err != nil {
 		return 0, err
@@ -134,6 +144,27 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 	}
 	t.committed(v.meta, meta, c, manifests, expired)
 	return c.id, nil
+}
+
+// moves are the updates behind the one that adds the snapshot: where the refs go,
+// and which snapshots expire.
+func (v *View) moves(c *change) (updates []table.Update, expired []int64) {
+	if c.stage {
+		updates = []table.Update{table.NewSetSnapshotRefUpdate(v.t.auditBranch(), c.id, table.BranchRef, 0, 0, 0)}
+	} else {
+		updates = []table.Update{v.moveBranch(c.id), table.NewSetSnapshotRefUpdate(v.t.tag, c.id, table.TagRef, 0, 0, 0)}
+		if v.staged != nil {
+			updates = append(updates, table.NewRemoveSnapshotRefUpdate(v.t.auditBranch()))
+		}
+		expired = v.expired()
+	}
+	if v.staged != nil && v.staged.SnapshotID != c.id {
+		expired = append(expired, v.staged.SnapshotID)
+	}
+	if len(expired) > 0 {
+		updates = append(updates, table.NewRemoveSnapshotsUpdate(expired, false))
+	}
+	return updates, expired
 }
 
 // moveBranch keeps the branch's own settings.

@@ -99,7 +99,9 @@ func (v *View) alive(snapshot int64) bool {
 
 // committed keeps what the next commits need, and notes what may be garbage.
 func (t *Table) committed(before, after table.Metadata, c *change, manifests []iceberg.ManifestFile, expired []int64) {
-	clear(t.manifests) // only the head is built upon
+	if !c.stage {
+		clear(t.manifests) // only the head is built upon
+	}
 	t.manifests[c.id] = manifests
 	live := map[string]bool{}
 	paths := make([]string, 0, len(manifests))

@@ -17,11 +17,12 @@ type View struct {
 	branch *table.Snapshot // where the branch is; nil: there is none yet
 	head   *table.Snapshot // what the next commit builds upon; nil: nothing
 	tagged *table.Snapshot // nil: there is no tag
+	staged *table.Snapshot // nil: nothing is
 	stamp  *batch.Stamp
 }
 
 func (t *Table) view(meta table.Metadata) (*View, error) {
-	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag)}
+	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag), staged: meta.SnapshotByName(t.auditBranch())}
 	v.branch = meta.SnapshotByName(t.opts.Branch)
 	v.head = v.branch
 	if v.head == nil { // a branch that is made begins with what the table has, as in Iceberg's Java library
@@ -148,6 +149,7 @@ func (v *View) requirements() []table.Requirement {
 		table.AssertTableUUID(v.meta.TableUUID()),
 		table.AssertRefSnapshotID(v.t.opts.Branch, idOf(v.branch)),
 		table.AssertRefSnapshotID(v.t.tag, idOf(v.tagged)),
+		table.AssertRefSnapshotID(v.t.auditBranch(), idOf(v.staged)),
 		table.AssertCurrentSchemaID(v.meta.CurrentSchema().ID),
 		table.AssertDefaultSpecID(v.meta.DefaultPartitionSpec()),
 	}

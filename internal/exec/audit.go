@@ -1,0 +1,48 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/exec/duckdb"
+)
+
+// CheckAudit binds a rule of a sink's audit: a SELECT over the sink's rows, under
+// the sink's name, and over its whole table. batch.ErrInvalid says what is wrong
+// with it.
+func CheckAudit(ctx context.Context, sink string, table []string, rows *arrow.Schema, rule, sql string) error {
+	i, err := duckdb.Open(ctx, duckdb.Options{})
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	if _, err := i.AddSource(sink, rows.Fields(), duckdb.Table); err != nil {
+		return err
+	}
+	quoted := func(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+	schema := quoted(strings.Join(table[:len(table)-1], "."))
+	for _, statement := range []string{
+		"CREATE SCHEMA IF NOT EXISTS " + schema,
+		"CREATE VIEW " + schema + "." + quoted(table[len(table)-1]) + " AS FROM " + quoted(sink),
+	} {
+		if err := i.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("audit %s: %w", rule, err)
+		}
+	}
+	s, err := i.Prepare(sql)
+	if err != nil {
+		return fmt.Errorf("audit %s of sink %s: %w", rule, sink, err)
+	}
+	s.Close()
+	trimmed := strings.ToUpper(strings.TrimLeft(sql, " \t\n("))
+	for _, word := range []string{"SELECT", "FROM", "WITH", "VALUES"} {
+		if strings.HasPrefix(trimmed, word) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: audit %s of sink %s: it is no SELECT; write one that returns the rows that are wrong", batch.ErrInvalid, rule, sink)
+}
