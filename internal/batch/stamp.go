@@ -79,6 +79,10 @@ func Tag(name, stream string) string {
 	return "frazil-" + name + "." + stream
 }
 
+// AuditBranch returns the name of the branch where a batch waits for its audit. A
+// dot cannot occur in the name of a pipeline.
+func AuditBranch(tag string) string { return tag + ".audit" }
+
 // Properties returns the stamp as the summary's properties.
 func (s *Stamp) Properties() map[string]string {
 	p := map[string]string{

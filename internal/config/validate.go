@@ -555,6 +555,9 @@ func (p *parse) sinks(s *Spec) {
 		}
 		p.iceberg(path+".iceberg", s, sink.Iceberg)
 		p.template(path+".iceberg", sink.Iceberg)
+		if _, many := sink.Iceberg.Template(); many && len(sink.Audit.Names) > 0 {
+			p.fail(path+".audit", "a sink that feeds many tables cannot be audited yet; name one table, or leave audit out")
+		}
 		table := sink.Iceberg.Catalog + "/" + sink.Iceberg.Table
 		if was, ok := taken[table]; ok {
 			p.fail(path+".iceberg.table", "sink %s writes table %s already; give each sink a table of its own, or put the rows together with UNION ALL", was, sink.Iceberg.Table)

@@ -20,14 +20,16 @@ func CheckAudit(ctx context.Context, sink string, table []string, rows *arrow.Sc
 		return err
 	}
 	defer i.Close()
-	if _, err := i.AddSource(sink, rows.Fields(), duckdb.Table); err != nil {
+	const source = "frazil_rows" // not the sink's name, which the table may have, too
+	if _, err := i.AddSource(source, rows.Fields(), duckdb.Table); err != nil {
 		return err
 	}
 	quoted := func(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 	schema := quoted(strings.Join(table[:len(table)-1], "."))
 	for _, statement := range []string{
+		"CREATE VIEW " + quoted(sink) + " AS FROM " + source,
 		"CREATE SCHEMA IF NOT EXISTS " + schema,
-		"CREATE VIEW " + schema + "." + quoted(table[len(table)-1]) + " AS FROM " + quoted(sink),
+		"CREATE VIEW " + schema + "." + quoted(table[len(table)-1]) + " AS FROM " + source,
 	} {
 		if err := i.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("audit %s: %w", rule, err)

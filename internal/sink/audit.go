@@ -9,12 +9,8 @@ import (
 	"github.com/frazil-io/frazil/internal/lake"
 )
 
-// auditBranch is where a batch waits for its audit. A dot cannot occur in the
-// name of a pipeline.
-func (t *Table) auditBranch() string { return t.tag + ".audit" }
-
 // AuditBranch is the name of the branch where a batch waits for its audit.
-func (t *Table) AuditBranch() string { return t.auditBranch() }
+func (t *Table) AuditBranch() string { return batch.AuditBranch(t.tag) }
 
 // Stage adds one snapshot with the files and the stamp on the branch for audits,
 // in place of what is there. The table's branch and tag stay where they are, and

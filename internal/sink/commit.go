@@ -150,11 +150,11 @@ func (v *View) commit(ctx context.Context, c *change) (int64, error) {
 // and which snapshots expire.
 func (v *View) moves(c *change) (updates []table.Update, expired []int64) {
 	if c.stage {
-		updates = []table.Update{table.NewSetSnapshotRefUpdate(v.t.auditBranch(), c.id, table.BranchRef, 0, 0, 0)}
+		updates = []table.Update{table.NewSetSnapshotRefUpdate(v.t.AuditBranch(), c.id, table.BranchRef, 0, 0, 0)}
 	} else {
 		updates = []table.Update{v.moveBranch(c.id), table.NewSetSnapshotRefUpdate(v.t.tag, c.id, table.TagRef, 0, 0, 0)}
 		if v.staged != nil {
-			updates = append(updates, table.NewRemoveSnapshotRefUpdate(v.t.auditBranch()))
+			updates = append(updates, table.NewRemoveSnapshotRefUpdate(v.t.AuditBranch()))
 		}
 		expired = v.expired()
 	}

@@ -22,7 +22,7 @@ type View struct {
 }
 
 func (t *Table) view(meta table.Metadata) (*View, error) {
-	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag), staged: meta.SnapshotByName(t.auditBranch())}
+	v := &View{t: t, meta: meta, tagged: meta.SnapshotByName(t.tag), staged: meta.SnapshotByName(t.AuditBranch())}
 	v.branch = meta.SnapshotByName(t.opts.Branch)
 	v.head = v.branch
 	if v.head == nil { // a branch that is made begins with what the table has, as in Iceberg's Java library
@@ -149,7 +149,7 @@ func (v *View) requirements() []table.Requirement {
 		table.AssertTableUUID(v.meta.TableUUID()),
 		table.AssertRefSnapshotID(v.t.opts.Branch, idOf(v.branch)),
 		table.AssertRefSnapshotID(v.t.tag, idOf(v.tagged)),
-		table.AssertRefSnapshotID(v.t.auditBranch(), idOf(v.staged)),
+		table.AssertRefSnapshotID(v.t.AuditBranch(), idOf(v.staged)),
 		table.AssertCurrentSchemaID(v.meta.CurrentSchema().ID),
 		table.AssertDefaultSpecID(v.meta.DefaultPartitionSpec()),
 	}

@@ -181,3 +181,9 @@ func (v crashingView) Commit(ctx context.Context, stamp *batch.Stamp, files driv
 	err = v.c.do(func() error { id, err = v.View.Commit(ctx, stamp, files); return err })
 	return id, err
 }
+
+// Stage implements driver.View.
+func (v crashingView) Stage(ctx context.Context, stamp *batch.Stamp, files driver.Files) (id int64, err error) {
+	err = v.c.do(func() error { id, err = v.View.Stage(ctx, stamp, files); return err })
+	return id, err
+}

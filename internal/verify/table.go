@@ -73,7 +73,11 @@ type history struct {
 func newHistory(t Table, tag string) *history {
 	h := &history{byID: map[int64]*snapshot{}, onBranch: map[int64]bool{}, named: map[int64]bool{}}
 	snapshots := t.Metadata.Snapshots()
+	staged := t.Metadata.SnapshotByName(batch.AuditBranch(tag))
 	for i := range snapshots {
+		if staged != nil && snapshots[i].SnapshotID == staged.SnapshotID {
+			continue // it waits for its audit, and is no part of the table
+		}
 		s := &snapshot{Snapshot: &snapshots[i]}
 		if s.Summary != nil {
 			s.stamp, s.bad = batch.ParseStamp(s.Summary.Properties)
