@@ -42,7 +42,7 @@ func sinkNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.Shell
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return spec.Sinks.Names, cobra.ShellCompDirectiveNoFileComp
+	return spec.Queries(), cobra.ShellCompDirectiveNoFileComp
 }
 
 func completesSinks(cmd *cobra.Command, flag string) {

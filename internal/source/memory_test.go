@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/klauspost/compress/gzip"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -161,5 +163,34 @@ func TestFailedReadDropsTheCarry(t *testing.T) {
 	got := newReading()
 	if read(t, s, ranges[:1], got); len(got.ids) != 3 {
 		t.Fatalf("%v", got.ids)
+	}
+}
+
+// TestCompressedValuesCountInFull: record batches stay small though a few bytes of
+// each record become many.
+func TestCompressedValuesCountInFull(t *testing.T) {
+	const records, size = 200, 256 << 10
+	c := cluster(t, 1)
+	cl := client(t, c)
+	zeros := &bytes.Buffer{}
+	w := gzip.NewWriter(zeros)
+	w.Write(make([]byte, size))
+	w.Close()
+	for range records {
+		send(t, cl, &kgo.Record{Value: zeros.Bytes()})
+	}
+	limits := Limits{Memory: 16 << 20, Workers: 1}
+	s := openWith(t, c, func(o *Options) {
+		o.Decoder = func() (decode.Decoder, error) {
+			return decode.New("raw", nil, decode.Options{Encoding: decode.EncodingGzip})
+		}
+	}, limits, slog.New(slog.DiscardHandler), nil)
+	rows, largest := int64(0), int64(0)
+	_, err := s.Read(t.Context(), all(t, s), func(b arrow.RecordBatch) error {
+		rows, largest = rows+b.NumRows(), max(largest, b.NumRows())
+		return nil
+	}, nil)
+	if most := int64(limits.chunkBytes()/size + 1); err != nil || rows != records || largest > most {
+		t.Errorf("%d rows, up to %d in one batch, want %d at most: %v", rows, largest, most, err)
 	}
 }

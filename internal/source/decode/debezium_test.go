@@ -317,8 +317,8 @@ func TestSchemasInTurn(t *testing.T) {
 			`{"schema":` + schema("MicroTimestamp") + `,"payload":{"op":"c","after":{"at":1700000000000000}}}`,
 			`{"schema":` + schema("MicroTimestamp") + `,"payload":{"op":"c","after":{"at":1700000000000000}}}`,
 			`{"payload":{"op":"c","after":{"at":1700000000000}},"schema":` + schema("Timestamp") + `}`,
-			`{"op":"c","after":{"at":1700000000}}`,
 			`{"payload":{"op":"c","after":{"at":1700000000}}}`,
+			`{"op":"c","after":{"at":1700000000}}`,
 			`{"schema":` + schema("NanoTimestamp") + `,"payload":{"op":"c","after":{"at":1700000000000000000}}}`,
 			`{"schema":null,"payload":{"op":"c","after":{"at":1700000000}}}`,
 		} {

@@ -141,6 +141,7 @@ func TestProtobufValues(t *testing.T) {
 		{proto3, "int32 v = 1;", "#13" + "08051b1c" + "14" + "0803", "3"},      // unknown groups
 		{proto3, "int32 v = 1;", "#10011d000000002100000000000000000801", "1"}, // unknown fields of each type
 		{proto3, "google.protobuf.Struct v = 1;", "#0a0b0a090a016b12041a026162", `"{\"k\":\"ab\"}"`},
+		{proto3, "google.protobuf.Struct v = 1;", "#0a12" + "0a070a016b12022001" + "0a070a016b12022000", `"{\"k\":false}"`}, // one key
 		{proto3, "google.protobuf.Value v = 1;", "#0a06" + "2000" + "1a0161" + "00", "!0 is no number of a field"},
 		{proto3, "google.protobuf.Value v = 1;", "#0a05" + "2001" + "1a0161", `"\"a\""`},
 		{proto3, "int32 v = 1;", "#", "0"},
