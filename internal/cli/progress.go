@@ -44,7 +44,7 @@ type batchLine struct {
 	InputBytes             int64            `json:"inputBytes"`
 	Skipped                int64            `json:"skipped"`
 	DeadLettered           int64            `json:"deadLettered,omitempty"` // by the source; the sinks have their own
-	Lag                    *int64           `json:"lag"` // null: not known
+	Lag                    *int64           `json:"lag"`                    // null: not known
 	CommittedBefore        bool             `json:"committedBefore,omitempty"`
 }
 
@@ -63,7 +63,7 @@ type sinkLine struct {
 	NumOutputRows int64  `json:"numOutputRows"`
 	Rejected      int64  `json:"rejected,omitempty"`
 	DeadLetters   int64  `json:"deadLetters,omitempty"` // of the rejected ones; in the sink dead_letters, all
-	SnapshotID    *int64 `json:"snapshotId,omitempty"` // a string would be safer for JavaScript, but Iceberg's own JSON has numbers
+	SnapshotID    *int64 `json:"snapshotId,omitempty"`  // a string would be safer for JavaScript, but Iceberg's own JSON has numbers
 }
 
 // topicOffsets are offsets by topic and partition, as Spark writes them.

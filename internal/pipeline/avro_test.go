@@ -48,10 +48,13 @@ var tenSchemas = []struct {
 	{avroRecord(`{"name":"id","type":"long"}`, `{"name":"full_name","type":"string"}`, `{"name":"status","type":{"type":"enum","name":"Status","symbols":["gone","new","ok"]}}`), map[string]any{"id": 7, "full_name": "gus", "status": "gone"}, "7|gus|NULL|[]|other|0.5|NULL|??"},
 	{avroRecord(`{"name":"id","type":"long"}`, `{"name":"full_name","type":"string"}`, `{"name":"score","type":"float"}`, `{"name":"since","type":{"type":"long","logicalType":"timestamp-millis"}}`), map[string]any{"id": 8, "full_name": "hal", "score": 2.5, "since": int64(1)}, "8|hal|NULL|[]|new|2.5|1970-01-01 00:00:00.001+00|??"},
 	{avroRecord(`{"name":"id","type":"long"}`, `{"name":"gone","type":{"type":"map","values":"string"}}`, `{"name":"full_name","type":"string"}`), map[string]any{"id": 9, "full_name": "ida", "gone": map[string]any{"k": "v"}}, "9|ida|NULL|[]|new|0.5|NULL|??"},
-	{avroRecord(`{"name":"id","type":"long"}`, `{"name":"full_name","type":"string","aliases":["name"]}`, `{"name":"email","type":["null","string"],"default":null}`, `{"name":"tags","type":{"type":"array","items":"string"},"default":[]}`,
-		`{"name":"status","type":{"type":"enum","name":"Status","symbols":["new","ok","other"],"default":"other"},"default":"new"}`, `{"name":"score","type":"double","default":0.5}`,
-		`{"name":"since","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"default":null}`, `{"name":"country","type":"string","default":"??"}`),
-		map[string]any{"id": 10, "full_name": "jon", "email": nil, "tags": []any{}, "status": "ok", "score": 9.5, "since": int64(2), "country": "de"}, "10|jon|NULL|[]|ok|9.5|1970-01-01 00:00:00.000002+00|de"},
+	{
+		avroRecord(`{"name":"id","type":"long"}`, `{"name":"full_name","type":"string","aliases":["name"]}`, `{"name":"email","type":["null","string"],"default":null}`, `{"name":"tags","type":{"type":"array","items":"string"},"default":[]}`,
+			`{"name":"status","type":{"type":"enum","name":"Status","symbols":["new","ok","other"],"default":"other"},"default":"new"}`, `{"name":"score","type":"double","default":0.5}`,
+			`{"name":"since","type":["null",{"type":"long","logicalType":"timestamp-micros"}],"default":null}`, `{"name":"country","type":"string","default":"??"}`),
+		map[string]any{"id": 10, "full_name": "jon", "email": nil, "tags": []any{}, "status": "ok", "score": 9.5, "since": int64(2), "country": "de"},
+		"10|jon|NULL|[]|ok|9.5|1970-01-01 00:00:00.000002+00|de",
+	},
 }
 
 // avroTopic is a topic with one record of each schema, and their registry.

@@ -56,8 +56,13 @@ func TestAvroChanges(t *testing.T) {
 	}
 	ann, bob := map[string]any{"id": 1, "name": "ann"}, map[string]any{"id": 1, "name": "bob"}
 	for _, k := range []*kgo.Record{
-		{Key: key, Value: event("c", nil, ann)}, {Key: key, Value: event("u", ann, bob)}, {Key: key, Value: event("d", bob, nil)}, {Key: key}, {Key: key, Value: event("d", nil, nil)},
-		{Key: []byte("no key"), Value: event("c", nil, ann)}, {Key: key, Value: event("x", nil, ann)}, // bad, both
+		{Key: key, Value: event("c", nil, ann)},
+		{Key: key, Value: event("u", ann, bob)},
+		{Key: key, Value: event("d", bob, nil)},
+		{Key: key},
+		{Key: key, Value: event("d", nil, nil)},
+		{Key: []byte("no key"), Value: event("c", nil, ann)},
+		{Key: key, Value: event("x", nil, ann)}, // bad, both
 	} {
 		if err := client.ProduceSync(t.Context(), k).FirstErr(); err != nil {
 			t.Fatal(err)

@@ -75,10 +75,14 @@ func open(t *testing.T, o Options) (*Client, *clock) {
 func TestSchemasAreKept(t *testing.T) {
 	r, asked := fake(t)
 	r.SeedSchema("id-type", 1, 3, sr.Schema{Schema: `{"type":"fixed","name":"Id","size":4}`})
-	r.SeedSchema("line", 2, 5, sr.Schema{Schema: `{"type":"record","name":"Line","fields":[{"name":"id","type":"Id"}]}`,
-		References: []sr.SchemaReference{{Name: "Id", Subject: "id-type", Version: 1}}})
-	r.SeedSchema("order-value", 1, 7, sr.Schema{Schema: `{"type":"record","name":"Order","fields":[{"name":"id","type":"Id"},{"name":"line","type":"Line"}]}`,
-		References: []sr.SchemaReference{{Name: "Id", Subject: "id-type", Version: 1}, {Name: "Line", Subject: "line", Version: 2}}})
+	r.SeedSchema("line", 2, 5, sr.Schema{
+		Schema:     `{"type":"record","name":"Line","fields":[{"name":"id","type":"Id"}]}`,
+		References: []sr.SchemaReference{{Name: "Id", Subject: "id-type", Version: 1}},
+	})
+	r.SeedSchema("order-value", 1, 7, sr.Schema{
+		Schema:     `{"type":"record","name":"Order","fields":[{"name":"id","type":"Id"},{"name":"line","type":"Line"}]}`,
+		References: []sr.SchemaReference{{Name: "Id", Subject: "id-type", Version: 1}, {Name: "Line", Subject: "line", Version: 2}},
+	})
 	c, _ := open(t, Options{URLs: []string{r.URL()}})
 	for range 3 {
 		s, err := c.ByID(t.Context(), 7)

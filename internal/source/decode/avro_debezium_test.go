@@ -72,8 +72,12 @@ null | null | null | null | null | null | null
 		value []byte
 		want  string
 	}{
-		{event("x", nil, avroRow(1, nil), nil), `op "x" is not`}, {event("m", nil, nil, nil), "pg_logical_emit_message"}, {event("c", nil, nil, nil), "op is c, and after is null"},
-		{event("d", nil, nil, nil), "op is d, and before is null"}, {event("d", nil, avroRow(1, nil), nil), "after is not null"}, {event("t", nil, avroRow(1, nil), nil), "there is a row"},
+		{event("x", nil, avroRow(1, nil), nil), `op "x" is not`},
+		{event("m", nil, nil, nil), "pg_logical_emit_message"},
+		{event("c", nil, nil, nil), "op is c, and after is null"},
+		{event("d", nil, nil, nil), "op is d, and before is null"},
+		{event("d", nil, avroRow(1, nil), nil), "after is not null"},
+		{event("t", nil, avroRow(1, nil), nil), "there is a row"},
 		{event("c", nil, avroRow(1, nil), nil)[:4], "ends inside"},
 	} {
 		var e *Error

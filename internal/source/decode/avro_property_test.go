@@ -38,9 +38,14 @@ func (w *avroWorld) name(prefix string) string {
 
 var scalarSchemas = []any{
 	"boolean", "int", "long", "float", "double", "bytes", "string",
-	object{"type": "int", "logicalType": "date"}, object{"type": "int", "logicalType": "time-millis"}, object{"type": "long", "logicalType": "time-micros"},
-	object{"type": "long", "logicalType": "timestamp-millis"}, object{"type": "long", "logicalType": "timestamp-micros"}, object{"type": "long", "logicalType": "timestamp-nanos"},
-	object{"type": "long", "logicalType": "local-timestamp-millis"}, object{"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 3},
+	object{"type": "int", "logicalType": "date"},
+	object{"type": "int", "logicalType": "time-millis"},
+	object{"type": "long", "logicalType": "time-micros"},
+	object{"type": "long", "logicalType": "timestamp-millis"},
+	object{"type": "long", "logicalType": "timestamp-micros"},
+	object{"type": "long", "logicalType": "timestamp-nanos"},
+	object{"type": "long", "logicalType": "local-timestamp-millis"},
+	object{"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 3},
 }
 
 func (w *avroWorld) schema(depth int) any {

@@ -172,8 +172,10 @@ func TestAvroTop(t *testing.T) {
 		{`["null",` + point + `]`, "x int32, y utf8", "02 02 00", "1 | null"},
 		{`["null",` + point + `]`, "x int32, y utf8", "00", "null | null"},
 		{`[` + point + `,` + fruit + `]`, "Point struct<x: int32 nullable, y: utf8 nullable>, Fruit utf8", "02 02", `null | "fig"`},
-		{`[{"type":"record","name":"a.P","fields":[{"name":"x","type":"int"}]},{"type":"record","name":"b.P","fields":[{"name":"y","type":"int"}]}]`,
-			"a_P struct<x: int32 nullable>, b_P struct<y: int32 nullable>", "02 04", `null | {"y":2}`},
+		{
+			`[{"type":"record","name":"a.P","fields":[{"name":"x","type":"int"}]},{"type":"record","name":"b.P","fields":[{"name":"y","type":"int"}]}]`,
+			"a_P struct<x: int32 nullable>, b_P struct<y: int32 nullable>", "02 04", `null | {"y":2}`,
+		},
 	} {
 		d := avroOf(t, c.schema)
 		var columns []string
@@ -387,8 +389,10 @@ func TestAvroFingerprints(t *testing.T) {
 func TestAvroReferences(t *testing.T) {
 	id := Schema{Text: `{"type":"fixed","name":"Id","namespace":"org.base","size":1}`}
 	line := Schema{Text: `{"type":"record","name":"Line","namespace":"org.shop","fields":[{"name":"id","type":"org.base.Id"},{"name":"n","type":"int"}]}`, References: map[string]Schema{"org.base.Id": id}}
-	order := Schema{Text: `{"type":"record","name":"Order","namespace":"org.shop","fields":[{"name":"id","type":"org.base.Id"},{"name":"lines","type":{"type":"array","items":"Line"}}]}`,
-		References: map[string]Schema{"org.shop.Line": line, "org.base.Id": id}}
+	order := Schema{
+		Text:       `{"type":"record","name":"Order","namespace":"org.shop","fields":[{"name":"id","type":"org.base.Id"},{"name":"lines","type":{"type":"array","items":"Line"}}]}`,
+		References: map[string]Schema{"org.shop.Line": line, "org.base.Id": id},
+	}
 	d, err := newAvro(Options{Reader: order})
 	if err != nil {
 		t.Fatal(err)
@@ -421,15 +425,21 @@ func TestAvroResolution(t *testing.T) {
 		{"long to int", oneField(`"long"`), oneField(`"int"`), nil, `!!field "v": it was written as long, and the column is of int`},
 		{"double to float", oneField(`"double"`), oneField(`"float"`), nil, `!!it was written as double`},
 		{"string to int", oneField(`"string"`), oneField(`"int"`), nil, `!!it was written as string`},
-		{"removed and reordered fields", record(`{"name":"a","type":"string"},{"name":"b","type":"int"},{"name":"c","type":"long"}`), record(`{"name":"c","type":"long"},{"name":"b","type":"int"}`),
-			map[string]any{"a": "x", "b": 1, "c": 2}, "2 | 1"},
+		{
+			"removed and reordered fields", record(`{"name":"a","type":"string"},{"name":"b","type":"int"},{"name":"c","type":"long"}`), record(`{"name":"c","type":"long"},{"name":"b","type":"int"}`),
+			map[string]any{"a": "x", "b": 1, "c": 2},
+			"2 | 1",
+		},
 		{"a new field with a default", record(`{"name":"a","type":"int"}`), record(`{"name":"n","type":"string","default":"none"},{"name":"a","type":"int"}`), map[string]any{"a": 1}, `"none" | 1`},
 		{"a new field without one", record(`{"name":"a","type":"int"}`), record(`{"name":"a","type":"int"},{"name":"n","type":"string"}`), nil, `!!field "n": the record was written without it, and it has no default`},
-		{"defaults of every kind", record(`{"name":"a","type":"int"}`), record(`{"name":"a","type":"int"},{"name":"u","type":["null","string"],"default":null},{"name":"l","type":{"type":"array","items":"int"},"default":[1,2]},` +
-			`{"name":"m","type":{"type":"map","values":"string"},"default":{"k":"v"}},{"name":"r","type":` + point + `,"default":{"x":7,"y":null}},{"name":"e","type":` + fruit + `,"default":"fig"},` +
-			`{"name":"b","type":"bytes","default":"\u00ff"},{"name":"f","type":{"type":"fixed","name":"F","size":0},"default":""},{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2},"default":"\u0001"},` +
-			`{"name":"t","type":{"type":"long","logicalType":"timestamp-millis"},"default":1},{"name":"o","type":"boolean","default":true},{"name":"z","type":"double","default":1.5}`),
-			map[string]any{"a": 1}, `1 | null | [1,2] | [{"key":"k","value":"v"}] | {"x":7,"y":null} | "fig" | "/w==" | "" | "0.01" | "1970-01-01T00:00:00.001Z" | true | 1.5`},
+		{
+			"defaults of every kind", record(`{"name":"a","type":"int"}`), record(`{"name":"a","type":"int"},{"name":"u","type":["null","string"],"default":null},{"name":"l","type":{"type":"array","items":"int"},"default":[1,2]},` +
+				`{"name":"m","type":{"type":"map","values":"string"},"default":{"k":"v"}},{"name":"r","type":` + point + `,"default":{"x":7,"y":null}},{"name":"e","type":` + fruit + `,"default":"fig"},` +
+				`{"name":"b","type":"bytes","default":"\u00ff"},{"name":"f","type":{"type":"fixed","name":"F","size":0},"default":""},{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":4,"scale":2},"default":"\u0001"},` +
+				`{"name":"t","type":{"type":"long","logicalType":"timestamp-millis"},"default":1},{"name":"o","type":"boolean","default":true},{"name":"z","type":"double","default":1.5}`),
+			map[string]any{"a": 1},
+			`1 | null | [1,2] | [{"key":"k","value":"v"}] | {"x":7,"y":null} | "fig" | "/w==" | "" | "0.01" | "1970-01-01T00:00:00.001Z" | true | 1.5`,
+		},
 		{"a field's alias", record(`{"name":"old","type":"int"}`), record(`{"name":"new","type":"long","aliases":["older","old"]}`), map[string]any{"old": 5}, "5"},
 		{"an alias beside the name", record(`{"name":"old","type":"int"},{"name":"new","type":"int"}`), record(`{"name":"new","type":"long","aliases":["old"]}`), map[string]any{"old": 5, "new": 6}, "6"},
 		{"two aliases", record(`{"name":"a","type":"int"},{"name":"b","type":"int"}`), record(`{"name":"c","type":"int","aliases":["a","b"]}`), nil, `!!two fields of the record are field "c"`},
@@ -458,11 +468,18 @@ func TestAvroResolution(t *testing.T) {
 		{"a time to a long", oneField(fmt.Sprintf(longOf, "timestamp-millis")), oneField(`"long"`), map[string]any{"v": int64(1)}, `1`},
 		{"a decimal with more digits", oneField(fmt.Sprintf(decOf, 4, 2)), oneField(fmt.Sprintf(decOf, 9, 2)), map[string]any{"v": "12.34"}, `"12.34"`},
 		{"a decimal of another scale", oneField(fmt.Sprintf(decOf, 4, 2)), oneField(fmt.Sprintf(decOf, 9, 3)), nil, `!!written as a decimal with 2 digits behind the point`},
-		{"a recursive field that is left out", record(`{"name":"tree","type":{"type":"record","name":"T","fields":[{"name":"n","type":"int"},{"name":"kids","type":{"type":"array","items":"T"}}]}},{"name":"a","type":"int"}`),
-			record(`{"name":"a","type":"int"}`), map[string]any{"a": 9, "tree": map[string]any{"n": 1, "kids": []any{map[string]any{"n": 2, "kids": []any{}}}}}, "9"},
-		{"everything left out", record(`{"name":"a","type":"null"},{"name":"b","type":"boolean"},{"name":"c","type":"float"},{"name":"d","type":"double"},{"name":"e","type":"bytes"},{"name":"f","type":` + fruit + `},` +
-			`{"name":"g","type":` + wide + `},{"name":"h","type":{"type":"map","values":"string"}},{"name":"i","type":{"type":"array","items":"null"}},{"name":"z","type":"int"}`), record(`{"name":"z","type":"int"}`),
-			map[string]any{"a": nil, "b": true, "c": 1.0, "d": 1.0, "e": []byte("abc"), "f": "fig", "g": map[string]any{"string": "xyz"}, "h": map[string]any{"k": "v"}, "i": []any{nil, nil}, "z": 9}, "9"},
+		{
+			"a recursive field that is left out", record(`{"name":"tree","type":{"type":"record","name":"T","fields":[{"name":"n","type":"int"},{"name":"kids","type":{"type":"array","items":"T"}}]}},{"name":"a","type":"int"}`),
+			record(`{"name":"a","type":"int"}`),
+			map[string]any{"a": 9, "tree": map[string]any{"n": 1, "kids": []any{map[string]any{"n": 2, "kids": []any{}}}}},
+			"9",
+		},
+		{
+			"everything left out", record(`{"name":"a","type":"null"},{"name":"b","type":"boolean"},{"name":"c","type":"float"},{"name":"d","type":"double"},{"name":"e","type":"bytes"},{"name":"f","type":` + fruit + `},` +
+				`{"name":"g","type":` + wide + `},{"name":"h","type":{"type":"map","values":"string"}},{"name":"i","type":{"type":"array","items":"null"}},{"name":"z","type":"int"}`), record(`{"name":"z","type":"int"}`),
+			map[string]any{"a": nil, "b": true, "c": 1.0, "d": 1.0, "e": []byte("abc"), "f": "fig", "g": map[string]any{"string": "xyz"}, "h": map[string]any{"k": "v"}, "i": []any{nil, nil}, "z": 9},
+			"9",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, err := newAvro(Options{Reader: Schema{Text: c.reader}, Schemas: registryOf{2: {Type: "AVRO", Text: c.writer}}, Framing: "registry"})

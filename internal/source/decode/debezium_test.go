@@ -280,8 +280,10 @@ func TestDebeziumTypes(t *testing.T) {
 		{"DECIMAL(9,2)", "", "", `{"value":"fQ=="}`, `!not a decimal with scale and value`},
 		{"DECIMAL(9,2)", "", "", `{"value":1,"scale":1}`, `!expected a text in base64`},
 		{"DECIMAL(9,2)", "", "", `{"value":"fQ==","scale":4}`, `!more than 2 digits`},
-		{"STRUCT(d DATE, l DECIMAL(9,2)[])", "", `"type":"struct","fields":[{"field":"d","type":"int32","name":"io.debezium.time.Date"},{"field":"l","type":"array","items":{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}}}]`,
-			`{"d":19675,"l":["BOI=",null]}`, `{"d":"2023-11-14","l":["12.5",null]}`},
+		{
+			"STRUCT(d DATE, l DECIMAL(9,2)[])", "", `"type":"struct","fields":[{"field":"d","type":"int32","name":"io.debezium.time.Date"},{"field":"l","type":"array","items":{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}}}]`,
+			`{"d":19675,"l":["BOI=",null]}`, `{"d":"2023-11-14","l":["12.5",null]}`,
+		},
 		{"MAP(VARCHAR, DATE)", "", "", `{"a":19675}`, `[{"key":"a","value":"2023-11-14"}]`},
 	} {
 		d := envelope(t, "v "+c.column, Options{Timestamps: c.form, Include: []string{IncludeBefore}})

@@ -90,10 +90,12 @@ func TestJSONSchemaColumns(t *testing.T) {
 		{`true`, "JSON", `[{}]`, `"[{}]"`},
 		{`{}`, "JSON", `1.50`, `"1.50"`},
 	} {
-		s := Schema{Type: "JSON", Text: `{"$schema":"http://json-schema.org/draft-07/schema#","$id":"https://example.com/click.json","type":"object","properties":{"v":` + c.schema + `},"required":["v"],
+		s := Schema{
+			Type: "JSON", Text: `{"$schema":"http://json-schema.org/draft-07/schema#","$id":"https://example.com/click.json","type":"object","properties":{"v":` + c.schema + `},"required":["v"],
 			"definitions":{"Geo":{"type":"object","properties":{"lat":{"type":"number"},"lon":{"type":"number"}}},"Tree":{"type":"object","properties":{"value":{"type":"integer"},"left":{"$ref":"#/definitions/Tree"}}},"P":{"$anchor":"place","type":"string"}},
 			"$defs":{"a/b":{"type":"integer"}}}`,
-			References: map[string]Schema{"other.json": {Type: "JSON", Text: `{"$id":"https://example.com/other.json","type":"object","properties":{"x":{"type":"integer"},"y":{"$ref":"#/definitions/Inner"}},"definitions":{"Inner":{"type":"string"}}}`}}}
+			References: map[string]Schema{"other.json": {Type: "JSON", Text: `{"$id":"https://example.com/other.json","type":"object","properties":{"x":{"type":"integer"},"y":{"$ref":"#/definitions/Inner"}},"definitions":{"Inner":{"type":"string"}}}`}},
+		}
 		d, err := New("json", nil, Options{Reader: s, Framing: "registry"})
 		if err != nil {
 			t.Errorf("%s: %v", c.schema, err)

@@ -108,8 +108,12 @@ func TestKeys(t *testing.T) {
 // tombstone has its key.
 func TestNullKeys(t *testing.T) {
 	for _, c := range []struct{ format, columns, want string }{
-		{"json", "a BIGINT, b VARCHAR", "null | null | null\n"}, {"string", "", "null | null\n"}, {"kafka", "id BIGINT", "null | null\n"}, {"raw", "", "null | null\n"},
-		{"json", "a BIGINT NOT NULL", ""}, {"string", "id BIGINT NOT NULL", ""},
+		{"json", "a BIGINT, b VARCHAR", "null | null | null\n"},
+		{"string", "", "null | null\n"},
+		{"kafka", "id BIGINT", "null | null\n"},
+		{"raw", "", "null | null\n"},
+		{"json", "a BIGINT NOT NULL", ""},
+		{"string", "id BIGINT NOT NULL", ""},
 	} {
 		d := joinedOf(t, decoder(t, "v INTEGER", Options{}), keyOf(t, c.format, c.columns, Options{}))
 		err := d.Append(Record{Value: []byte(`{}`)})
@@ -134,9 +138,16 @@ func TestNullKeys(t *testing.T) {
 
 func TestBadKeys(t *testing.T) {
 	for _, c := range []struct{ format, columns, want string }{
-		{"string", "a BIGINT, b BIGINT", "one column"}, {"string", "a BIGINT[]", "does not make list"}, {"string", "a BLOB", "does not make binary"},
-		{"kafka", "", "needs the key's column"}, {"kafka", "a DATE", "does not make date32"}, {"kafka", "a TIMESTAMP", "does not make timestamp"}, {"kafka", "a UINTEGER", "does not make uint32"},
-		{"raw", "a VARCHAR", "does not make utf8"}, {"json", "", "needs columns"}, {"xml", "", "not supported"},
+		{"string", "a BIGINT, b BIGINT", "one column"},
+		{"string", "a BIGINT[]", "does not make list"},
+		{"string", "a BLOB", "does not make binary"},
+		{"kafka", "", "needs the key's column"},
+		{"kafka", "a DATE", "does not make date32"},
+		{"kafka", "a TIMESTAMP", "does not make timestamp"},
+		{"kafka", "a UINTEGER", "does not make uint32"},
+		{"raw", "a VARCHAR", "does not make utf8"},
+		{"json", "", "needs columns"},
+		{"xml", "", "not supported"},
 	} {
 		if _, err := newKeyOf(c.format, c.columns, Options{}); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %q: %v, want %q", c.format, c.columns, err, c.want)

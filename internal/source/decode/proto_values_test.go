@@ -102,8 +102,10 @@ func TestProtobufValues(t *testing.T) {
 		{proto3, "google.protobuf.Any v = 1;", `v {type_url: "a/b" value: "\x01"}`, `{type_url: "a/b", value: x'01'}`},
 		{proto3, "google.protobuf.FieldMask v = 1;", `v {paths: "a.b" paths: "c"}`, `"a.b,c"`},
 		{proto3, "google.protobuf.Empty v = 1;", `v {}`, `true`},
-		{proto3, "google.protobuf.Struct v = 1;", `v {fields {key: "b" value {list_value {values {number_value: 1.5} values {null_value: NULL_VALUE} values {}}}} fields {key: "a\"\n" value {struct_value {fields {key: "x" value {bool_value: true}}}}}}`,
-			`"{\"a\\\"\\n\":{\"x\":true},\"b\":[1.5,null,null]}"`},
+		{
+			proto3, "google.protobuf.Struct v = 1;", `v {fields {key: "b" value {list_value {values {number_value: 1.5} values {null_value: NULL_VALUE} values {}}}} fields {key: "a\"\n" value {struct_value {fields {key: "x" value {bool_value: true}}}}}}`,
+			`"{\"a\\\"\\n\":{\"x\":true},\"b\":[1.5,null,null]}"`,
+		},
 		{proto3, "google.protobuf.Struct v = 1;", "v {}", `"{}"`},
 		{proto3, "google.protobuf.Struct v = 1;", "", `null`},
 		{proto3, "google.protobuf.Value v = 1;", "v {null_value: NULL_VALUE}", `"null"`},
