@@ -254,7 +254,11 @@ func estimate(c arrow.Array) (distinct, size float64) {
 		}
 		return max(all, float64(half)/-math.Log(n[1]/n[0])), size
 	}
-	width := float64(len(c.Data().Buffers()[len(c.Data().Buffers())-1].Bytes())) / float64(c.Len())
+	width := 0.0
+	// A STRUCT without NULLs, and text that is empty throughout, have none.
+	if buffers := c.Data().Buffers(); len(buffers) > 0 && buffers[len(buffers)-1] != nil {
+		width = float64(buffers[len(buffers)-1].Len()) / float64(c.Len())
+	}
 	switch c := c.(type) {
 	case *array.String:
 		return sampled(unseen(c.Value), width)

@@ -201,3 +201,19 @@ func TestEstimateOfDistinctValues(t *testing.T) {
 		b.Release()
 	}
 }
+
+// TestColumnsWithoutBytes: a STRUCT without NULLs has no buffer, and text that is
+// empty in every row none with values; they are written like others.
+func TestColumnsWithoutBytes(t *testing.T) {
+	group := arrow.StructOf(arrow.Field{Name: "n", Type: arrow.PrimitiveTypes.Int64, Nullable: true})
+	for name, c := range map[string]arrow.Array{
+		"struct": array.NewStructData(array.NewData(group, 2, []*memory.Buffer{nil}, []arrow.ArrayData{array.MakeArrayOfNull(memory.DefaultAllocator, arrow.PrimitiveTypes.Int64, 2).Data()}, 0, 0)),
+		"text":   array.NewStringData(array.NewData(arrow.BinaryTypes.String, 2, []*memory.Buffer{nil, memory.NewBufferBytes(make([]byte, 12)), nil}, nil, 0, 0)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, size := estimate(c); size != 0 {
+				t.Errorf("the mean size is %v", size)
+			}
+		})
+	}
+}
