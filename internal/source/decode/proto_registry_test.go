@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,7 +9,10 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -112,6 +116,44 @@ func TestProtobufHeader(t *testing.T) {
 				t.Errorf("%q: got %s, want %s", c.value, got, c.want)
 			}
 		}
+	}
+}
+
+// TestProtobufSerialized: a registry may hand out files as they were registered by
+// Confluent's client for Python: serialized, and without names for JSON.
+func TestProtobufSerialized(t *testing.T) {
+	serialized := func(name, source string, imports map[string]Schema) Schema {
+		files, err := protoFiles(Schema{Type: TypeProtobuf, Text: source, References: imports})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := protodesc.ToFileDescriptorProto(files[0])
+		file.Name = &name
+		var forget func([]*descriptorpb.DescriptorProto)
+		forget = func(messages []*descriptorpb.DescriptorProto) {
+			for _, m := range messages {
+				for _, f := range m.GetField() {
+					f.JsonName = nil
+				}
+				forget(m.GetNestedType())
+			}
+		}
+		forget(file.GetMessageType())
+		data, err := proto.Marshal(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Schema{Type: TypeProtobuf, Text: base64.StdEncoding.EncodeToString(data), References: imports}
+	}
+	money := serialized("shop/money.proto", `syntax = "proto3"; package shop; message Money { string currency = 1; int64 units = 2; }`, nil)
+	order := serialized("order.proto", `syntax = "proto3"; package shop; import "shop/money.proto"; import "google/protobuf/timestamp.proto";
+		message Order { Money price = 1; google.protobuf.Timestamp at = 2; Inner inner = 3; message Inner { int32 a = 1; int32 b = 2; } }`, map[string]Schema{"shop/money.proto": money})
+	d, m := protobuf(t, Options{Reader: order})
+	if err := d.Append(Record{Value: written(t, m, `price {currency: "EUR" units: 5} at {seconds: 1} inner {b: 2}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := shownRows(d), []string{`{price: {currency: "EUR", units: 5}, at: 1000000us, inner: {a: 0, b: 2}}`}; !slices.Equal(got, want) {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

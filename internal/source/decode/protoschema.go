@@ -3,9 +3,9 @@ package decode
 import (
 	"context"
 	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -65,12 +65,13 @@ func protoText(s Schema) ([]protoreflect.FileDescriptor, error) {
 	texts := map[string]string{rootName: s.Text}
 	gather(texts, s.References)
 	compiler := protocompile.Compiler{
-		Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: func(name string) (io.ReadCloser, error) {
+		Resolver: protocompile.WithStandardImports(protocompile.ResolverFunc(func(name string) (protocompile.SearchResult, error) {
 			if text, ok := texts[name]; ok {
-				return io.NopCloser(strings.NewReader(text)), nil
+				return protoFile(name, text), nil
 			}
-			return builtIn.Open("imports/" + name)
-		}}),
+			file, err := builtIn.Open("imports/" + name)
+			return protocompile.SearchResult{Source: file}, err
+		})),
 		MaxParallelism: 1,
 	}
 	files, err := compiler.Compile(context.Background(), rootName)
@@ -78,6 +79,33 @@ func protoText(s Schema) ([]protoreflect.FileDescriptor, error) {
 		return nil, err
 	}
 	return []protoreflect.FileDescriptor{files[0]}, nil
+}
+
+// protoFile is a file of a registry: text, or the base64 of a serialized
+// FileDescriptorProto, which Confluent's clients for Python register, and which a
+// registry may hand out as it came. No .proto file is base64: it has spaces.
+func protoFile(name, text string) protocompile.SearchResult {
+	data, err := base64.StdEncoding.DecodeString(text)
+	file := &descriptorpb.FileDescriptorProto{}
+	if err != nil || len(data) == 0 || proto.Unmarshal(data, file) != nil {
+		return protocompile.SearchResult{Source: strings.NewReader(text)}
+	}
+	file.Name = &name
+	nameJSON(file.GetMessageType())
+	return protocompile.SearchResult{Proto: file}
+}
+
+// nameJSON gives each field the name in JSON that the compiler asks for and that
+// only protoc's own plugins are told. Nothing is read by it.
+func nameJSON(messages []*descriptorpb.DescriptorProto) {
+	for _, m := range messages {
+		for _, f := range m.GetField() {
+			if f.JsonName == nil {
+				f.JsonName = f.Name
+			}
+		}
+		nameJSON(m.GetNestedType())
+	}
 }
 
 // ProtoImports returns the names of the files that the text of a .proto file
