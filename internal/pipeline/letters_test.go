@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -178,6 +179,7 @@ func TestDeadLetters(t *testing.T) {
 		if err == nil {
 			p.check(t, pl)
 			p.audit(t, pl)
+			p.deep(t, pl)
 			pl.Close()
 			break
 		}
@@ -185,6 +187,20 @@ func TestDeadLetters(t *testing.T) {
 	}
 	if t.Failed() || deaths < 5 {
 		t.Errorf("seed %d, %d deaths", seed, deaths)
+	}
+}
+
+// deep runs all batches again: they give the same rows and the same dead letters.
+func (p *poisoned) deep(t *testing.T, pl *Pipeline) {
+	t.Helper()
+	report, err := pl.Verify(t.Context(), time.Now(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range report.Tables {
+		for _, f := range table.Findings {
+			t.Errorf("%s: %s: %.300s", table.Table, f.Where, f.What)
+		}
 	}
 }
 

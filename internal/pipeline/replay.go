@@ -207,7 +207,7 @@ func (p *Pipeline) execute(ctx context.Context, plan *batch.Plan, sinks []string
 		return tally, err
 	}
 	var one sync.Mutex // rows come from several workers
-	job := batch.Job{Plan: plan, Ranges: plan.Ranges, Sinks: sinks, Attempt: "replay", State: map[string]string{}}
+	job := batch.Job{Plan: plan, Ranges: plan.Ranges, Sinks: sinks, Attempt: "replay", State: map[string]string{}, Letters: p.lettersOf(plan)}
 	_, err = p.executor().Execute(ctx, job, func(emit, letters func(arrow.RecordBatch) error) (err error) {
 		tally, err = src.Read(ctx, plan.Ranges, emit, letters)
 		return err
@@ -217,6 +217,18 @@ func (p *Pipeline) execute(ctx context.Context, plan *batch.Plan, sinks []string
 		return row(sink, rows)
 	})
 	return tally, err
+}
+
+// lettersOf are the dead letters of a plan: those of its source, and of the sinks
+// that took part in it and that the spec still has.
+func (p *Pipeline) lettersOf(plan *batch.Plan) batch.Letters {
+	of := batch.Letters{Source: true}
+	for _, name := range p.spec.Queries() {
+		if sp := plan.Sink(name); sp != nil && sp.Active {
+			of.Sinks = append(of.Sinks, name)
+		}
+	}
+	return of
 }
 
 func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnation, plan *batch.Plan, later []*batch.Plan, sinks []string, o ReplayOptions) error {
