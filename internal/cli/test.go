@@ -52,7 +52,7 @@ crashes at random moments; its rows must be the same each time.`,
   frazil test pipelines --junit report.xml`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return fmt.Errorf("%w: %s takes at least one folder; write for instance: frazil test .", errUsage, cmd.CommandPath())
+				return fmt.Errorf("%w: %s takes at least one folder; write for instance `frazil test examples`", errUsage, cmd.CommandPath())
 			}
 			return nil
 		},

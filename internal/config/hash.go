@@ -34,12 +34,12 @@ func (s *Spec) SinkHash(sink string) string {
 	used := s.macrosOf(s.Sinks.By[sink].SQL)
 	if sink == DeadLetters { // what the SQL of any sink rejects is theirs
 		all := map[string]string{}
-		text := ""
+		var text []string
 		for _, name := range s.Queries() {
 			all[name] = s.Sinks.By[name].SQL
-			text += all[name] + "\n"
+			text = append(text, all[name])
 		}
-		keys["sinks"], used = all, s.macrosOf(text)
+		keys["sinks"], used = all, s.macrosOf(strings.Join(text, "\n"))
 	}
 	if len(used) > 0 {
 		keys["macros"] = used

@@ -32,9 +32,8 @@ func (v *View) Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, 
 	if v.staged == nil || v.staged.SchemaID == nil || v.meta.Version() > 2 && !v.sameHead() {
 		return 0, nil, nil, context.Cause(ctx)
 	}
-	stamp, err = stampOf(v.staged)
-	if err != nil || stamp == nil {
-		return 0, nil, nil, nil // of a newer version, or somebody else's: it is staged anew
+	if stamp = v.stagedStamp(); stamp == nil {
+		return 0, nil, nil, nil // it is staged anew
 	}
 	files = &Files{table: v.meta.TableUUID(), schema: *v.staged.SchemaID, spec: v.meta.DefaultPartitionSpec()}
 	manifests, err := v.t.manifestsOf(v.staged)
@@ -77,11 +76,21 @@ func (v *View) sameHead() bool {
 
 // publishes says whether a commit of the stamp is the staged snapshot.
 func (v *View) publishes(stamp *batch.Stamp) bool {
-	if v.staged == nil || !v.sameHead() {
-		return false
+	staged := v.stagedStamp()
+	return staged != nil && v.sameHead() && staged.Hash() == stamp.Hash()
+}
+
+// stagedStamp is what the staged snapshot carries; nil if there is none, or if it
+// is somebody else's, or a newer version's.
+func (v *View) stagedStamp() *batch.Stamp {
+	if v.staged == nil {
+		return nil
 	}
-	staged, err := stampOf(v.staged)
-	return err == nil && staged.Hash() == stamp.Hash()
+	stamp, err := stampOf(v.staged)
+	if err != nil {
+		stamp = nil
+	}
+	return stamp
 }
 
 // publish makes the staged snapshot the head.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go/table"
@@ -25,7 +26,7 @@ func PropertyDifferences(o Options, tbl *table.Table) (differ []string) {
 		is, ok := has[key]
 		switch {
 		case key == "format-version":
-			is, ok = fmt.Sprint(tbl.Metadata().Version()), true
+			is, ok = strconv.Itoa(tbl.Metadata().Version()), true
 		case !ok:
 			is = "not set"
 		}

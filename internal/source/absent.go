@@ -60,7 +60,7 @@ func (r *relation) policyOf(ctx context.Context, name, id string) (policy, error
 	if ok {
 		return p, nil
 	}
-	err := r.again(ctx, listTries, func() (err error) {
+	err := r.again(ctx, func() (err error) {
 		p, err = r.askPolicy(ctx, name)
 		return err
 	})

@@ -26,7 +26,7 @@ func (r *relation) behind(ctx context.Context, at time.Time, behind batch.Offset
 		return err
 	}
 	var later map[spot]listed
-	err = r.again(ctx, listTries, func() error {
+	err = r.again(ctx, func() error {
 		topics, err := r.metadata(ctx, topicsEvery)
 		if err == nil {
 			later, err = r.offsets(ctx, topics, at.UnixMilli()+1)

@@ -34,7 +34,7 @@ type listed struct {
 
 // list asks for the start and end of every partition.
 func (r *relation) list(ctx context.Context, since []batch.Range) (all []batch.Available, err error) {
-	err = r.again(ctx, listTries, func() error {
+	err = r.again(ctx, func() error {
 		all, err = r.listOnce(ctx, since)
 		return err
 	})
@@ -153,7 +153,7 @@ func (r *relation) resolve(ctx context.Context, starts batch.Offsets) error {
 	}
 	var young map[spot]listed
 	if at := r.Start.Time; !at.IsZero() {
-		err := r.again(ctx, listTries, func() error {
+		err := r.again(ctx, func() error {
 			topics, err := r.metadata(ctx, topicsEvery)
 			if err == nil {
 				young, err = r.offsets(ctx, topics, at.UnixMilli())

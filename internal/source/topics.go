@@ -282,10 +282,10 @@ func (r *relation) pause(ctx context.Context, try int) error {
 
 // again repeats f while it is unavailable, with fresh metadata, a few times: a
 // leader that moved is no matter for the caller.
-func (r *relation) again(ctx context.Context, tries int, f func() error) error {
+func (r *relation) again(ctx context.Context, f func() error) error {
 	for try := 1; ; try++ {
 		err := f()
-		if err == nil || try == tries || !errors.Is(err, batch.ErrUnavailable) {
+		if err == nil || try == listTries || !errors.Is(err, batch.ErrUnavailable) {
 			return err
 		}
 		r.stale()

@@ -45,14 +45,14 @@ func (c *chain) ours(uuid string) {
 			continue
 		}
 		if twin := c.byHash[s.hash]; twin != nil {
-			real, claim := twin, s
+			owner, claim := twin, s
 			if s == c.tagged || twin != c.tagged && c.onBranch[s.SnapshotID] && !c.onBranch[twin.SnapshotID] {
-				real, claim = s, twin
+				owner, claim = s, twin
 			}
 			c.find(DoubledBatch, claim.where(), fmt.Sprintf("carries the same stamp as %s, batches %d..%d: one of them was committed by somebody else, and its rows may be in the table twice",
-				real.where(), s.stamp.First, s.stamp.Last), todoHistory)
-			c.byHash[s.hash] = real
-			if real == s {
+				owner.where(), s.stamp.First, s.stamp.Last), todoHistory)
+			c.byHash[s.hash] = owner
+			if owner == s {
 				c.stamps[indexOf(c.stamps, twin)] = s
 			}
 			continue

@@ -3,7 +3,6 @@ package verify
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
@@ -28,8 +27,6 @@ type snapshot struct {
 	hash  string // of the stamp
 	bad   error  // why its stamp cannot be read
 }
-
-func (s *snapshot) at() time.Time { return time.UnixMilli(s.TimestampMs).UTC() }
 
 // where names a snapshot for people.
 func (s *snapshot) where() string { return "snapshot " + strconv.FormatInt(s.SnapshotID, 10) }

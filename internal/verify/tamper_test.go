@@ -110,8 +110,8 @@ func (w *world) foreign(n int) {
 	r, err := array.NewRecordReader(schema, []arrow.RecordBatch{rows})
 	w.must(err)
 	tx := tbl.NewTransaction()
-	w.must(tx.Append(w.ctx, r, nil))
-	_, err = tx.Commit(w.ctx)
+	w.must(tx.Append(w.Context(), r, nil))
+	_, err = tx.Commit(w.Context())
 	w.must(err)
 }
 
@@ -152,7 +152,7 @@ func TestTampering(t *testing.T) {
 			w.now = w.now.Add(1)
 			p := w.planNext(10)
 			st := w.stamp(p, uuid.NewString(), counted(p))
-			id, err := w.view().Commit(w.ctx, st, w.write(uuid.NewString(), st.Counts.Written))
+			id, err := w.view().Commit(w.Context(), st, w.write(uuid.NewString(), st.Counts.Written))
 			w.must(err)
 			w.done(p, st, id, st.Counts)
 		}, AddedFile, "which attempt"},
@@ -160,7 +160,7 @@ func TestTampering(t *testing.T) {
 			p := w.planNext(10)
 			attempt := uuid.NewString()
 			st := w.stamp(p, attempt, counted(p))
-			id, err := w.view().Commit(w.ctx, st, w.write(attempt, st.Counts.Written+1))
+			id, err := w.view().Commit(w.Context(), st, w.write(attempt, st.Counts.Written+1))
 			w.must(err)
 			w.done(p, st, id, st.Counts)
 		}, WrongRows, "its stamp says"},
@@ -168,7 +168,7 @@ func TestTampering(t *testing.T) {
 			p := w.plan
 			attempt := uuid.NewString()
 			st := w.stamp(p, attempt, counted(p))
-			_, err := w.view().Commit(w.ctx, st, w.write(attempt, st.Counts.Written))
+			_, err := w.view().Commit(w.Context(), st, w.write(attempt, st.Counts.Written))
 			w.must(err)
 		}, ForeignClaim, "claims batches 7..7"},
 		{"offsets that are in two snapshots", func(w *world) {
@@ -189,7 +189,7 @@ func TestTampering(t *testing.T) {
 			c := counted(p)
 			c.Absent++
 			st := w.stamp(p, attempt, c)
-			id, err := w.view().Commit(w.ctx, st, w.write(attempt, c.Written))
+			id, err := w.view().Commit(w.Context(), st, w.write(attempt, c.Written))
 			w.must(err)
 			w.done(p, st, id, st.Counts)
 		}, Unbalanced, "data + control + aborted + lost + absent"},
@@ -243,7 +243,7 @@ func TestTampering(t *testing.T) {
 		{"a log entry of another plan", func(w *world) {
 			p := *w.plan
 			p.Entry, p.Batch = w.entry, w.batch
-			w.must(w.cp.Append(w.ctx, &p))
+			w.must(w.cp.Append(w.Context(), &p))
 		}, WrongRecord, "starts partition"},
 		{"the incarnation's record deleted", func(w *world) { w.remove(w.checkpointFile("pipeline/*")) }, MissingIncarnation, "no record"},
 		{"the newest incarnation's record deleted", func(w *world) {
@@ -260,10 +260,10 @@ func TestTampering(t *testing.T) {
 		}, MissingIncarnation, "incarnations 1..1"},
 		{"a commit record of another snapshot", func(w *world) {
 			id := w.history()[3].SnapshotID
-			c, err := w.cp.Recorded(w.ctx, w.inc, 1)
+			c, err := w.cp.Recorded(w.Context(), w.inc, 1)
 			w.must(err)
 			c[0].Outcome[0].Snapshot = id
-			w.must(w.cp.Record(w.ctx, w.inc, c[0]))
+			w.must(w.cp.Record(w.Context(), w.inc, c[0]))
 		}, WrongRecord, "is said to have batch 7"},
 		{"a deleted data file", func(w *world) { w.remove(w.dataFiles(w.history()[2])[0]) }, MissingFile, "the data file"},
 		{"a data file with fewer rows", func(w *world) {
@@ -288,8 +288,8 @@ func TestTampering(t *testing.T) {
 		{"a deleted manifest list", func(w *world) { w.remove(strings.TrimPrefix(w.history()[7].ManifestList, "file://")) }, MissingFile, "its manifest list"},
 		{"rows deleted by another writer", func(w *world) {
 			tx := w.load().NewTransaction()
-			w.must(tx.Delete(w.ctx, iceberg.AlwaysTrue{}, nil))
-			_, err := tx.Commit(w.ctx)
+			w.must(tx.Delete(w.Context(), iceberg.AlwaysTrue{}, nil))
+			_, err := tx.Commit(w.Context())
 			w.must(err)
 		}, RemovedRows, "is of another writer"},
 		{"a table of an older metadata file", func(w *world) {
@@ -299,7 +299,7 @@ func TestTampering(t *testing.T) {
 			w.runs(3)
 			w.must(os.WriteFile(strings.TrimPrefix(w.load().MetadataLocation(), "file://"), data, 0o600))
 		}, TwoHistories, "one of them was restored"},
-		{"a table that is gone", func(w *world) { w.must(w.catalog.DropTable(w.ctx, table.Identifier{"ns", "t"})) }, MissingTable, "does not exist"},
+		{"a table that is gone", func(w *world) { w.must(w.catalog.DropTable(w.Context(), table.Identifier{"ns", "t"})) }, MissingTable, "does not exist"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -336,13 +336,13 @@ func TestLiveDriver(t *testing.T) {
 	t.Parallel()
 	w := sqlWorld(t, 5)
 	for i := range 12 {
-		before, err := w.cp.NewestEntry(w.ctx, w.inc)
+		before, err := w.cp.NewestEntry(w.Context(), w.inc)
 		w.must(err)
 		tables := w.tables()
 		for range i % 4 {
 			w.run(int64(i % 3))
 		}
-		r, err := Tables(w.ctx, w.opts, tables, w.records(before))
+		r, err := Tables(w.Context(), w.opts, tables, w.records(before))
 		w.must(err)
 		for _, f := range all(r) {
 			t.Errorf("round %d: found %s: %s: %s", i, f.Code, f.Where, f.What)

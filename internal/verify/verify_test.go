@@ -48,11 +48,11 @@ func TestManyBatches(t *testing.T) {
 	w := sqlWorld(t, 20)
 	w.keep = 100
 	w.cp = checkpoint.New(&memoryStore{objects: map[string][]byte{}}, "p")
-	w.must(w.cp.CreateIncarnation(w.ctx, w.inc))
+	w.must(w.cp.CreateIncarnation(w.Context(), w.inc))
 	for i := range 2000 {
 		w.run(int64(i%4) / 3)
 		if i%50 == 0 {
-			w.must(w.cp.Purge(w.ctx, w.inc, w.batch-batch.ID(w.keep)))
+			w.must(w.cp.Purge(w.Context(), w.inc, w.batch-batch.ID(w.keep)))
 		}
 	}
 	begun := time.Now()

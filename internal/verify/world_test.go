@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +32,6 @@ var columns = arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTy
 // real table and the real checkpoint, without Kafka and SQL.
 type world struct {
 	*testing.T
-	ctx     context.Context
 	dir     string
 	catalog *lake.Catalog
 	table   *sink.Table
@@ -60,14 +58,14 @@ func newWorld(t *testing.T, lakeOf *lake.Catalog, dir string, keepSnapshots int)
 		t.Fatal(err)
 	}
 	w := &world{
-		T: t, ctx: t.Context(), dir: dir, catalog: lakeOf, cp: checkpoint.New(store, "p"), now: time.Now().UTC().Truncate(time.Hour).Add(time.Hour), step: time.Minute,
+		T: t, dir: dir, catalog: lakeOf, cp: checkpoint.New(store, "p"), now: time.Now().UTC().Truncate(time.Hour).Add(time.Hour), step: time.Minute,
 		inc:  batch.Incarnation{UUID: "6f1c", Name: "p", ID: "first", Kind: batch.First},
 		opts: Options{Pipeline: "p", KeepSnapshots: keepSnapshots}, keep: 1000, from: batch.Offsets{},
 	}
-	if err := w.cp.CreateIncarnation(w.ctx, w.inc); err != nil {
+	if err := w.cp.CreateIncarnation(w.Context(), w.inc); err != nil {
 		t.Fatal(err)
 	}
-	w.table, err = sink.Open(w.ctx, lakeOf, sink.Options{Pipeline: "p", Table: "ns.t", Create: true, KeepSnapshots: keepSnapshots, KeepHourly: 24 * time.Hour}, columns,
+	w.table, err = sink.Open(w.Context(), lakeOf, sink.Options{Pipeline: "p", Table: "ns.t", Create: true, KeepSnapshots: keepSnapshots, KeepHourly: 24 * time.Hour}, columns,
 		func() time.Time { return w.now }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +168,7 @@ func (w *world) planNext(n int64) *batch.Plan {
 		}
 	}
 	p.Sinks = []batch.SinkPlan{sp}
-	w.must(w.cp.Append(w.ctx, p))
+	w.must(w.cp.Append(w.Context(), p))
 	w.entry++
 	w.plan = p
 	return p
@@ -207,7 +205,7 @@ func counted(p *batch.Plan) batch.Counts {
 
 func (w *world) write(attempt string, rows int64) *sink.Files {
 	w.Helper()
-	out, err := w.table.Writer(w.ctx, attempt)
+	out, err := w.table.Writer(w.Context(), attempt)
 	w.must(err)
 	if rows > 0 {
 		b := array.NewRecordBuilder(memory.DefaultAllocator, columns)
@@ -219,14 +217,14 @@ func (w *world) write(attempt string, rows int64) *sink.Files {
 		w.must(out.Write(r))
 		r.Release()
 	}
-	files, err := out.Close(w.ctx)
+	files, err := out.Close(w.Context())
 	w.must(err)
 	return files
 }
 
 func (w *world) view() *sink.View {
 	w.Helper()
-	v, err := w.table.Load(w.ctx)
+	v, err := w.table.Load(w.Context())
 	w.must(err)
 	return v
 }
@@ -243,7 +241,7 @@ func (w *world) run(n int64) {
 	}
 	attempt := uuid.NewString()
 	st := w.stamp(p, attempt, counts)
-	id, err := w.view().Commit(w.ctx, st, w.write(attempt, counts.Written))
+	id, err := w.view().Commit(w.Context(), st, w.write(attempt, counts.Written))
 	w.must(err)
 	w.done(p, st, id, st.Counts)
 }
@@ -257,7 +255,7 @@ func (w *world) done(p *batch.Plan, st *batch.Stamp, id int64, counts batch.Coun
 		sp := p.Sink("rows")
 		w.from, w.carried = sp.From, sp.Carried.Plus(counts)
 	}
-	w.must(w.cp.Record(w.ctx, w.inc, batch.Commit{Batch: p.Batch, Plan: p.Hash(), Time: p.Time, Outcome: w.outcome}))
+	w.must(w.cp.Record(w.Context(), w.inc, batch.Commit{Batch: p.Batch, Plan: p.Hash(), Time: p.Time, Outcome: w.outcome}))
 	w.batch++
 }
 
@@ -279,7 +277,7 @@ func (w *world) begin(kind batch.Kind, target int64) {
 		w.inc.Targets = map[string]int64{"rows": target}
 		from, _ = v.Snapshot(target)
 	}
-	w.must(w.cp.CreateIncarnation(w.ctx, w.inc))
+	w.must(w.cp.CreateIncarnation(w.Context(), w.inc))
 	w.now = w.now.Add(w.step)
 	a := &batch.Stamp{
 		UUID: w.inc.UUID, Name: "p", Incarnation: w.inc.Number, IncarnationID: w.inc.ID, Stream: batch.StreamMain, Kind: kind, Plan: "anchor-" + w.inc.ID,
@@ -287,9 +285,9 @@ func (w *world) begin(kind batch.Kind, target int64) {
 	}
 	var err error
 	if kind == batch.Rewind {
-		_, err = v.Restore(w.ctx, a, target, true)
+		_, err = v.Restore(w.Context(), a, target, true)
 	} else {
-		_, err = v.Commit(w.ctx, a, nil)
+		_, err = v.Commit(w.Context(), a, nil)
 	}
 	w.must(err)
 	w.entry, w.batch, w.outcome, w.carried = 0, a.Last+1, nil, batch.Counts{}
@@ -299,7 +297,7 @@ func (w *world) begin(kind batch.Kind, target int64) {
 
 func (w *world) load() *table.Table {
 	w.Helper()
-	tbl, err := w.catalog.Load(w.ctx, table.Identifier{"ns", "t"})
+	tbl, err := w.catalog.Load(w.Context(), table.Identifier{"ns", "t"})
 	w.must(err)
 	return tbl
 }
@@ -309,12 +307,12 @@ func (w *world) history() []table.Snapshot { return w.load().Metadata().Snapshot
 
 func (w *world) tables() []Table {
 	w.Helper()
-	tbl, err := w.catalog.Load(w.ctx, table.Identifier{"ns", "t"})
+	tbl, err := w.catalog.Load(w.Context(), table.Identifier{"ns", "t"})
 	if errors.Is(err, catalog.ErrNoSuchTable) {
 		return []Table{{Sink: "rows", Name: "ns.t"}}
 	}
 	w.must(err)
-	from, err := tbl.FS(w.catalog.Context(w.ctx))
+	from, err := tbl.FS(w.catalog.Context(w.Context()))
 	w.must(err)
 	return []Table{{Sink: "rows", Name: "ns.t", Metadata: tbl.Metadata(), FS: from}}
 }
@@ -323,16 +321,16 @@ func (w *world) records(before int64) *Records {
 	w.Helper()
 	r := &Records{Entry: before, KeepBatches: w.keep}
 	var err error
-	r.Incarnations, err = w.cp.AuditIncarnations(w.ctx)
+	r.Incarnations, err = w.cp.AuditIncarnations(w.Context())
 	w.must(err)
 	for _, f := range r.Incarnations {
 		if f.Value == nil {
 			continue
 		}
 		l := Log{Incarnation: *f.Value}
-		l.Plans, err = w.cp.AuditLog(w.ctx, *f.Value)
+		l.Plans, err = w.cp.AuditLog(w.Context(), *f.Value)
 		w.must(err)
-		l.Commits, err = w.cp.AuditCommits(w.ctx, *f.Value)
+		l.Commits, err = w.cp.AuditCommits(w.Context(), *f.Value)
 		w.must(err)
 		r.Logs = append(r.Logs, l)
 	}
@@ -341,9 +339,9 @@ func (w *world) records(before int64) *Records {
 
 func (w *world) verify() *Report {
 	w.Helper()
-	before, err := w.cp.NewestEntry(w.ctx, w.inc)
+	before, err := w.cp.NewestEntry(w.Context(), w.inc)
 	w.must(err)
-	report, err := Tables(w.ctx, w.opts, w.tables(), w.records(before))
+	report, err := Tables(w.Context(), w.opts, w.tables(), w.records(before))
 	w.must(err)
 	return report
 }
@@ -380,7 +378,7 @@ func (w *world) finds(code Code, text string) {
 // commit changes the table as another engine would.
 func (w *world) commit(updates ...table.Update) {
 	w.Helper()
-	_, err := w.catalog.Commit(w.ctx, table.Identifier{"ns", "t"}, nil, updates)
+	_, err := w.catalog.Commit(w.Context(), table.Identifier{"ns", "t"}, nil, updates)
 	w.must(err)
 }
 

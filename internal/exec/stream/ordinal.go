@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -75,9 +76,7 @@ func (c *carrier) query(n node, s carried) bool {
 
 func (c *carrier) ctes(n node, s carried) carried {
 	more := carried{}
-	for k, v := range s {
-		more[k] = v
-	}
+	maps.Copy(more, s)
 	for _, e := range list(child(n, "cte_map"), "map") {
 		cte := e.(node)
 		kind := isStatic

@@ -81,7 +81,7 @@ type Schema struct {
 	References map[string]Schema
 }
 
-// ErrUnknownSchema: no schema has this id.
+// ErrUnknownSchema says that no schema has this id.
 var ErrUnknownSchema = errors.New("the registry has no schema with this id")
 
 // Schemas finds the schema that a record was written with. It may be called by
