@@ -55,6 +55,7 @@ func TestIntegration(t *testing.T) {
 	shared = open(t)
 	for name, run := range map[string]func(*lab){
 		"kills": kills, "two drivers": twoDrivers, "answers cut": answersCut, "frozen driver": frozenDriver, "compacted topic": compacted,
+		"avro": avroTrips, "protobuf": protobufTrips, "json": jsonTrips, "poison": poison,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := *shared
@@ -172,7 +173,7 @@ func (l *lab) until(d *driver, message string, nth int) bool {
 	}
 }
 
-func tail(b []byte) []byte { return b[max(0, len(b)-3000):] }
+func tail(b []byte) []byte { return b[max(0, len(b)-10000):] }
 
 // end waits for a process and returns its exit code.
 func (l *lab) end(d *driver, within time.Duration) int {
@@ -294,6 +295,7 @@ func kills(l *lab) {
 	l.Logf("killed at %v", histogram)
 	l.drain()
 	l.check(ids)
+	l.verify("--deep")
 }
 
 // twoDrivers runs two at once: one of them is fenced, whichever logs second; a
@@ -328,6 +330,7 @@ func twoDrivers(l *lab) {
 	}
 	l.drain()
 	l.check(ids)
+	l.verify()
 }
 
 // answersCut puts a proxy before the catalog that loses the answers to commits
@@ -367,6 +370,7 @@ func answersCut(l *lab) {
 	}
 	l.Logf("%d of %d answers to applied commits were lost", cut.Load(), commits.Load())
 	l.check(ids)
+	l.verify()
 }
 
 // frozenDriver stops a driver in the middle of a batch, lets another one
@@ -390,6 +394,7 @@ func frozenDriver(l *lab) {
 	}
 	l.drain()
 	l.check(ids)
+	l.verify()
 }
 
 // compacted reads a topic whose cleaner removed records: what is read is what is
@@ -422,6 +427,7 @@ func compacted(l *lab) {
 	l.write("max_records: 5000")
 	// The cleaner may go on: only records that are there before and after count.
 	l.drain()
+	l.verify()
 	after := l.visible()
 	ids := l.inTable()
 	for id := range after {

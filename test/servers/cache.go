@@ -93,14 +93,17 @@ func jars(t testing.TB, name, pom string) string {
 	})
 }
 
-// Python returns the interpreter of an environment with the readers.
+// Python returns the interpreter of an environment with the readers, and with a
+// producer that has serializers of its own. A change of the packages takes another
+// name: an environment that is there is used as it is.
 func Python(t testing.TB) string {
 	t.Helper()
-	dir := once(t, "venv", func(dir string) {
-		need(t, "python3", "install Python 3.11 or newer with venv; the tables are read back with pyiceberg and DuckDB")
+	dir := once(t, "venv-2", func(dir string) {
+		need(t, "python3", "install Python 3.11 or newer with venv; topics are written with confluent-kafka, and tables read back with pyiceberg and DuckDB")
 		run(t, dir, nil, "python3", "-m", "venv", dir)
 		run(t, dir, nil, filepath.Join(dir, "bin", "pip"), "install", "-q", "pyiceberg[pyarrow,s3fs]==0.12.*", "duckdb==1.5.5",
-			"duckdb-extension-iceberg==1.5.5", "duckdb-extension-avro==1.5.5", "duckdb-extension-httpfs==1.5.5", "duckdb-extensions")
+			"duckdb-extension-iceberg==1.5.5", "duckdb-extension-avro==1.5.5", "duckdb-extension-httpfs==1.5.5", "duckdb-extensions",
+			"confluent-kafka[avro,protobuf,json]==2.16.*", "grpcio-tools==1.85.*", "googleapis-common-protos==1.76.*")
 	})
 	return filepath.Join(dir, "bin", "python3")
 }

@@ -1,0 +1,210 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/sr/srfake"
+
+	"github.com/frazil-io/frazil/test/servers"
+)
+
+// registry starts a schema registry.
+func (l *lab) registry() string {
+	l.Helper()
+	r := srfake.New()
+	l.Cleanup(r.Close)
+	return r.URL()
+}
+
+// pipeline writes a spec: its sources, sinks and what else is not the same for all.
+func (l *lab) pipeline(name, rest string) {
+	l.Helper()
+	l.spec = filepath.Join(l.TempDir(), name+".yaml")
+	text := fmt.Sprintf(`name: %s
+trigger: {interval: 0s}
+checkpoint: s3://warehouse/checkpoints
+memory: 512MiB
+catalogs:
+  lake:
+    type: rest
+    uri: %s
+    properties: {s3.endpoint: %s, s3.access-key-id: admin, s3.secret-access-key: password123, s3.region: us-east-1}
+`, name, l.rest, l.s3) + rest
+	if err := os.WriteFile(l.spec, []byte(text), 0o644); err != nil {
+		l.Fatal(err)
+	}
+}
+
+// python runs a script of testdata and returns the last line that it prints.
+func (l *lab) python(script string, args ...string) []byte {
+	l.Helper()
+	cmd := exec.Command(servers.Python(l), append([]string{"-B", "testdata/" + script}, args...)...)
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Run(); err != nil {
+		l.Fatalf("%s: %v\n%s%s", script, err, tail(out.Bytes()), tail(log.Bytes()))
+	}
+	lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
+	return lines[len(lines)-1]
+}
+
+// answer is the same for a script that says what it found.
+func (l *lab) answer(into any, script string, args ...string) {
+	l.Helper()
+	if line := l.python(script, args...); json.Unmarshal(line, into) != nil {
+		l.Fatalf("%s says %s", script, line)
+	}
+}
+
+// compare holds tables of the namespace t against what a producer wrote down.
+func (l *lab) compare(expected string) {
+	l.Helper()
+	var got struct {
+		Values map[string]int
+		Wrong  []string
+		More   int
+	}
+	l.answer(&got, "compare.py", l.direct, l.s3, "t", expected)
+	for _, w := range got.Wrong {
+		l.Error(w)
+	}
+	if got.More > 0 {
+		l.Errorf("and %d more", got.More)
+	}
+	if len(got.Values) == 0 {
+		l.Error("nothing was compared")
+	}
+	l.Logf("values that were produced, and found by another reader: %v", got.Values)
+}
+
+// verify audits the tables; flags are those of frazil verify.
+func (l *lab) verify(flags ...string) {
+	l.Helper()
+	out, err := exec.Command(l.binary(), append([]string{"verify", l.spec}, flags...)...).CombinedOutput()
+	if err != nil {
+		l.Errorf("frazil verify %s: %v\n%s", strings.Join(flags, " "), err, out)
+	}
+}
+
+// trip is one topic that goes into one table of the same name.
+type trip struct {
+	topic, source, sql string
+}
+
+// avroTrips, protobufTrips and jsonTrips write topics with Confluent's serializers,
+// let frazil run, and read the tables with pyiceberg: each value is the one that
+// was produced.
+func avroTrips(l *lab) {
+	roundTrip(l, "avro", []trip{
+		{topic: "avro-every", sql: "SELECT * REPLACE (epoch_ns(at_ns) AS at_ns, epoch_ns(local_ns) AS local_ns) FROM %s"}, // exact in any table
+		{topic: "avro-numbers"},
+		{topic: "avro-either", sql: `SELECT coalesce("Order".id, Refund.id) AS id, * FROM %s`},
+	})
+}
+
+func protobufTrips(l *lab) {
+	roundTrip(l, "protobuf", []trip{{topic: "proto-every"}, {topic: "proto-nested", source: "options: {message: shop.Outer.Nested}"}, {topic: "proto-past"}})
+}
+
+func jsonTrips(l *lab) {
+	columns := l.python("produce_json.py", "columns") // the list is the producer's
+	roundTrip(l, "json", []trip{{topic: "json-schema"}, {
+		topic: "json-columns", source: fmt.Sprintf("columns: %q", columns),
+		sql: "SELECT * REPLACE (at_s::TIMESTAMP AS at_s, at_ms::TIMESTAMP AS at_ms, epoch_ns(at_ns) AS at_ns) FROM %s",
+	}})
+}
+
+func roundTrip(l *lab, format string, trips []trip) {
+	registry := l.registry()
+	var sources, sinks strings.Builder
+	for _, trip := range trips {
+		l.topic = trip.topic
+		l.create(2, nil)
+		name := l.table()
+		if trip.sql == "" {
+			trip.sql = "SELECT * FROM %s"
+		}
+		fmt.Fprintf(&sources, `  %s:
+    kafka: {brokers: ["%s"], topics: [%s], start: earliest}
+    format: %s
+    registry: {url: "%s"}
+    %s
+`, name, l.kafka.Addr(), trip.topic, format, registry, trip.source)
+		fmt.Fprintf(&sinks, `  %[1]s:
+    sql: %[2]q
+    iceberg: {catalog: lake, table: t.%[1]s}
+`, name, fmt.Sprintf(trip.sql, name))
+	}
+	expected := filepath.Join(l.TempDir(), "expected.json")
+	l.python("produce_"+format+".py", l.kafka.Addr(), registry, expected)
+	l.pipeline("trip-"+format, "limits: {max_records: 200}\nsources:\n"+sources.String()+"sinks:\n"+sinks.String())
+	l.drain()
+	l.compare(expected)
+	l.verify()
+}
+
+// poison runs over topics of which one record in fifty is bad, and is killed at
+// random moments: good rows are in the tables, bad ones in the dead letters, each
+// once, and every stamp adds up.
+func poison(l *lab) {
+	registry, expected := l.registry(), filepath.Join(l.TempDir(), "expected.json")
+	for _, topic := range []string{"poison-json", "poison-avro"} {
+		l.topic = topic
+		l.create(3, nil)
+	}
+	l.python("produce_poison.py", l.kafka.Addr(), registry, expected, "10000")
+	l.pipeline("poison", fmt.Sprintf(`limits: {max_records: 1000}
+sources:
+  orders:
+    kafka: {brokers: ["%[1]s"], topics: [poison-json], start: earliest}
+    format: json
+    columns: id BIGINT NOT NULL, small SMALLINT, price DECIMAL(9,2), at TIMESTAMPTZ, tags VARCHAR[], geo STRUCT(lat DOUBLE), ok BOOLEAN, n VARCHAR
+  clicks:
+    kafka: {brokers: ["%[1]s"], topics: [poison-avro], start: earliest}
+    format: avro
+    registry: {url: "%[2]s"}
+sinks:
+  orders: {sql: "SELECT id, small, n::INTEGER AS n FROM orders", iceberg: {catalog: lake, table: t.poison_orders}}
+  clicks: {sql: "SELECT * FROM clicks", iceberg: {catalog: lake, table: t.poison_clicks}}
+dead_letter:
+  iceberg: {catalog: lake, table: t.poison_letters}
+  max_fraction: 0.1
+`, l.kafka.Addr(), registry))
+	seed := rand.Uint64()
+	l.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range 6 {
+		d := l.start("--takeover")
+		if moment := moments[rnd.IntN(len(moments))]; !l.until(d, moment, 1+rnd.IntN(2)) {
+			l.Fatalf("it ended by itself before %q:\n%s", moment, tail(d.log.Bytes()))
+		}
+		_ = d.cmd.Process.Kill()
+		<-d.done
+	}
+	l.drain()
+	l.compare(expected)
+	var got struct {
+		Letters, Stamps int
+		Kinds           map[string]int
+		Wrong           []string
+	}
+	l.answer(&got, "letters.py", l.direct, l.s3, expected+".letters", "t.poison_letters", "t.poison_orders", "t.poison_clicks")
+	for _, w := range got.Wrong {
+		l.Error(w)
+	}
+	if len(got.Kinds) < 20 || got.Stamps < 20 {
+		l.Errorf("%d kinds, %d stamps", len(got.Kinds), got.Stamps)
+	}
+	l.Logf("%d letters of %d kinds; %d stamps add up", got.Letters, len(got.Kinds), got.Stamps)
+	l.verify()
+	l.verify("--deep")
+}
