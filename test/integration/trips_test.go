@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
@@ -206,5 +209,88 @@ dead_letter:
 	}
 	l.Logf("%d letters of %d kinds; %d stamps add up", got.Letters, len(got.Kinds), got.Stamps)
 	l.verify()
+	l.verify("--deep")
+}
+
+// tenSchemas lets a topic's schema change nine times while the pipeline runs; it
+// is killed on the way. The table ends with every column, each under its first id,
+// and with each row.
+func tenSchemas(l *lab) {
+	registry, expected := l.registry(), filepath.Join(l.TempDir(), "expected.json")
+	l.create(1, nil)
+	producer := exec.CommandContext(l.Context(), servers.Python(l), "-B", "testdata/produce_versions.py", l.kafka.Addr(), registry, expected, l.topic)
+	var failed bytes.Buffer
+	producer.Stderr = &failed
+	next, err := producer.StdinPipe()
+	if err != nil {
+		l.Fatal(err)
+	}
+	out, err := producer.StdoutPipe()
+	if err != nil {
+		l.Fatal(err)
+	}
+	if err := producer.Start(); err != nil {
+		l.Fatal(err)
+	}
+	l.pipeline("ten-schemas", fmt.Sprintf(`limits: {max_records: 60}
+sources:
+  orders:
+    kafka: {brokers: ["%s"], topics: [%s], start: earliest}
+    format: avro
+    registry: {url: "%s"}
+sinks:
+  rows: {sql: SELECT * FROM orders, iceberg: {catalog: lake, table: t.%[2]s, evolve: widen, properties: {write.metadata.previous-versions-max: "200"}}}
+`, l.kafka.Addr(), l.topic, registry))
+	var d *driver
+	step := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); step++ { // the number of records so far
+		switch {
+		case step == 0:
+			d = l.start()
+		case step == 5:
+			if !l.until(d, "commit sent", 1) {
+				l.Fatalf("it ended by itself:\n%s", tail(d.log.Bytes()))
+			}
+			_ = d.cmd.Process.Kill()
+			<-d.done
+			d = l.start("--takeover")
+		}
+		var n int
+		if _, err := fmt.Sscan(lines.Text(), &n); err != nil {
+			l.Fatal(err)
+		}
+		if out, err := exec.Command(l.binary(), "wait", l.spec, "--offset", fmt.Sprintf("%s:0:%d", l.topic, n-1), "--timeout", "2m").CombinedOutput(); err != nil {
+			l.Fatalf("step %d: %v\n%s\n%s", step, err, out, tail(d.log.Bytes()))
+		}
+		for len(d.events) > 0 { // what it said of this step
+			<-d.events
+		}
+		if _, err := fmt.Fprintln(next); err != nil {
+			l.Fatal(err)
+		}
+	}
+	if err := producer.Wait(); err != nil {
+		l.Fatalf("%v\n%s", err, tail(failed.Bytes()))
+	}
+	if step != 9 {
+		l.Fatalf("%d steps", step)
+	}
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	if code := l.end(d, time.Minute); code != 0 {
+		l.Fatalf("exit code %d:\n%s", code, tail(d.log.Bytes()))
+	}
+	l.compare(expected)
+	var got struct {
+		Files, Schemas, Fields int
+		Wrong                  []string
+	}
+	l.answer(&got, "fields.py", l.direct, l.s3, "t."+l.table())
+	for _, w := range got.Wrong {
+		l.Error(w)
+	}
+	if got.Files < 2*step-3 || got.Schemas < 9 {
+		l.Errorf("%+v", got)
+	}
+	l.Logf("%d metadata files, %d schemas, %d fields", got.Files, got.Schemas, got.Fields)
 	l.verify("--deep")
 }
