@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -37,5 +38,22 @@ func TestBooleans(t *testing.T) {
 	}
 	if err != nil || !slices.Equal(lines, want) {
 		t.Errorf("%v\n got %q\nwant %q", err, lines, want)
+	}
+}
+
+// TestBooleansInMaps: there they would become numbers, so they are refused.
+func TestBooleansInMaps(t *testing.T) {
+	for sql, refused := range map[string]bool{
+		"SELECT MAP {id: id > 1} AS m FROM clicks":                     true,
+		"SELECT [{'x': MAP {'k': [id > 1]}}] AS m FROM clicks":         true,
+		"SELECT MAP {id > 1: id} AS m FROM clicks":                     true,
+		"SELECT MAP {id: (id > 1)::TINYINT} AS m FROM clicks":          false,
+		"SELECT map_entries(MAP {id: id > 1}) AS m FROM clicks":        false,
+		"SELECT {'b': id > 1, 'm': MAP {id: 'text'}} AS m FROM clicks": false,
+	} {
+		_, err := open(t, nil, sql)
+		if refused != (err != nil) || refused && !errors.Is(err, batch.ErrInvalid) {
+			t.Errorf("%s: %v", sql, err)
+		}
 	}
 }
