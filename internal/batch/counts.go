@@ -1,5 +1,7 @@
 package batch
 
+import "maps"
+
 // Tally is what a source counted while it read ranges. Every offset is in
 // exactly one term, and so is every record:
 //
@@ -43,8 +45,9 @@ func (t Tally) Balanced() bool {
 // Inputs is what became of a source's rows in one sink. Every row that its SQL
 // was given is in exactly one term:
 //
-//	Scanned = Unread + With + Without + Uncounted + Rejected
+//	Scanned = Unread + With + Without + Uncounted + Rejected + Dropped
 //
+// Rules is Dropped, and the part of Rejected that has CodeConstraint, by rule.
 // Scanned is counted by who runs the SQL and is equal to Tally.Rows. Stamps of
 // versions that did not count them have 0 in all terms but Rejected.
 type Inputs struct {
@@ -54,26 +57,55 @@ type Inputs struct {
 	Without int64 `json:"without_output,omitempty"` // rows that gave none: filtered, or without a match
 	// Uncounted are rows of SQL of which it cannot be told what left output.
 	Uncounted int64 `json:"uncounted,omitempty"`
-	Rejected  int64 `json:"rejected,omitempty"` // rows that its SQL failed on
+	Rejected  int64 `json:"rejected,omitempty"` // rows that SQL failed on, or a rule
+	Dropped   int64 `json:"dropped,omitempty"`  // rows that a rule dropped
 	// RejectedBy is Rejected by code.
 	RejectedBy Codes `json:"rejected_by,omitzero"`
 	// Letters counts the dead letters: in a sink the part of Rejected that was
 	// handed to them, in the dead letters' own table all that it was given, so
 	// there they are Written.
 	Letters int64 `json:"dead_letters,omitempty"`
+	// SourceLetters counts those of Rejected that a rule of their source keeps from
+	// every sink: they are one dead letter for all sinks.
+	SourceLetters int64 `json:"source_letters,omitempty"`
+	// Rules counts the rows that failed a rule, by its name; that of a source's rule
+	// has the source and a dot before it.
+	Rules map[string]int64 `json:"rules,omitempty"`
 }
 
 // Plus returns the sum of both, term by term.
 func (i Inputs) Plus(j Inputs) Inputs {
 	return Inputs{
 		Scanned: i.Scanned + j.Scanned, Unread: i.Unread + j.Unread, With: i.With + j.With, Without: i.Without + j.Without,
-		Uncounted: i.Uncounted + j.Uncounted, Rejected: i.Rejected + j.Rejected, RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters,
+		Uncounted: i.Uncounted + j.Uncounted, Rejected: i.Rejected + j.Rejected, Dropped: i.Dropped + j.Dropped,
+		RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters, SourceLetters: i.SourceLetters + j.SourceLetters, Rules: plus(i.Rules, j.Rules),
 	}
+}
+
+// plus adds up by rule, and leaves what it is given as it is.
+func plus(a, b map[string]int64) map[string]int64 {
+	if len(b) == 0 {
+		return a
+	}
+	sum := maps.Clone(b)
+	for rule, n := range a {
+		sum[rule] += n
+	}
+	maps.DeleteFunc(sum, func(_ string, n int64) bool { return n == 0 })
+	if len(sum) == 0 {
+		return nil
+	}
+	return sum
 }
 
 // Balanced says whether every row that the SQL was given is in one term.
 func (i Inputs) Balanced() bool {
-	return i.Scanned == i.Unread+i.With+i.Without+i.Uncounted+i.Rejected && i.RejectedBy.Sum() == i.Rejected
+	var failed int64
+	for _, n := range i.Rules {
+		failed += n
+	}
+	return i.Scanned == i.Unread+i.With+i.Without+i.Uncounted+i.Rejected+i.Dropped && i.RejectedBy.Sum() == i.Rejected &&
+		failed == i.Dropped+i.RejectedBy.Constraint
 }
 
 // Counts is the accounting of one stamp, for one table.

@@ -9,9 +9,13 @@ import (
 // fill sets each number of a struct to another value.
 func fill(v reflect.Value, next *int64) {
 	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.Struct {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Struct:
 			fill(f, next)
-		} else {
+		case reflect.Map:
+			*next += 2
+			f.Set(reflect.ValueOf(map[string]int64{"a": *next - 1, "b": *next}))
+		default:
 			*next++
 			f.SetInt(*next)
 		}
@@ -30,10 +34,19 @@ func TestCountsPlus(t *testing.T) {
 	double = func(a, b reflect.Value, at string) {
 		for i := range a.NumField() {
 			name := at + "." + a.Type().Field(i).Name
-			if a.Field(i).Kind() == reflect.Struct {
+			switch a.Field(i).Kind() {
+			case reflect.Struct:
 				double(a.Field(i), b.Field(i), name)
-			} else if a.Field(i).Int() != 2*b.Field(i).Int() {
-				t.Errorf("%s: %d + %d = %d", name, b.Field(i).Int(), b.Field(i).Int(), a.Field(i).Int())
+			case reflect.Map:
+				for k, n := range b.Field(i).Interface().(map[string]int64) {
+					if got := a.Field(i).Interface().(map[string]int64)[k]; got != 2*n {
+						t.Errorf("%s[%s]: %d + %d = %d", name, k, n, n, got)
+					}
+				}
+			default:
+				if a.Field(i).Int() != 2*b.Field(i).Int() {
+					t.Errorf("%s: %d + %d = %d", name, b.Field(i).Int(), b.Field(i).Int(), a.Field(i).Int())
+				}
 			}
 		}
 	}
@@ -42,7 +55,7 @@ func TestCountsPlus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(data, &twice); err != nil || twice != sum {
+	if err := json.Unmarshal(data, &twice); err != nil || !reflect.DeepEqual(twice, sum) {
 		t.Errorf("%s became %+v (%v)", data, twice, err)
 	}
 }
@@ -69,15 +82,18 @@ func TestBalanced(t *testing.T) {
 	t.Parallel()
 	good := Counts{
 		Tally: Tally{
-			Offsets: 20, Data: 15, Control: 1, Aborted: 2, Lost: 1, Absent: 1, Tombstones: 1, Skipped: 1, DeadLettered: 3, Rows: 10,
+			Offsets: 24, Data: 19, Control: 1, Aborted: 2, Lost: 1, Absent: 1, Tombstones: 1, Skipped: 1, DeadLettered: 3, Rows: 14,
 			Bad: Codes{Decode: 2, Schema: 2},
 		},
-		Inputs: Inputs{Scanned: 10, Unread: 1, With: 4, Without: 2, Uncounted: 1, Rejected: 2, RejectedBy: Codes{Cast: 2}, Letters: 2}, Written: 7,
+		Inputs: Inputs{
+			Scanned: 14, Unread: 1, With: 4, Without: 2, Uncounted: 1, Rejected: 3, Dropped: 3, RejectedBy: Codes{Cast: 2, Constraint: 1}, Letters: 2, SourceLetters: 1,
+			Rules: map[string]int64{"paid": 3, "clicks.has_user": 1},
+		}, Written: 7,
 	}
 	if !good.Balanced() {
 		t.Fatalf("%+v does not balance", good)
 	}
-	free := map[string]bool{"Bytes": true, "Letters": true, "Written": true}
+	free := map[string]bool{"Bytes": true, "Letters": true, "SourceLetters": true, "Written": true}
 	var each func(v reflect.Value)
 	each = func(v reflect.Value) {
 		for i := range v.NumField() {
@@ -85,6 +101,12 @@ func TestBalanced(t *testing.T) {
 			switch f := v.Field(i); {
 			case f.Kind() == reflect.Struct:
 				each(f)
+			case f.Kind() == reflect.Map:
+				good.Rules["paid"]++
+				if good.Balanced() {
+					t.Error("one more that failed a rule still balances")
+				}
+				good.Rules["paid"]--
 			case !free[name]:
 				f.SetInt(f.Int() + 1)
 				if good.Balanced() {

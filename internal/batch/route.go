@@ -122,12 +122,19 @@ func (c Counts) Minus(d Counts) Counts {
 	return c.Plus(d)
 }
 
-// negate turns the sign of every number in a struct.
+// negate turns the sign of every number in a struct. A map in it becomes another one.
 func negate(v reflect.Value) {
 	for _, f := range v.Fields() {
-		if f.Kind() == reflect.Struct {
+		switch f.Kind() {
+		case reflect.Struct:
 			negate(f)
-		} else {
+		case reflect.Map:
+			turned := map[string]int64{}
+			for rule, n := range f.Interface().(map[string]int64) {
+				turned[rule] = -n
+			}
+			f.Set(reflect.ValueOf(turned))
+		default:
 			f.SetInt(-f.Int())
 		}
 	}

@@ -12,10 +12,10 @@ func TestCountsMinus(t *testing.T) {
 	var c Counts
 	var n int64
 	fill(reflect.ValueOf(&c).Elem(), &n)
-	if d := c.Plus(c).Minus(c); d != c {
+	if d := c.Plus(c).Minus(c); !reflect.DeepEqual(d, c) {
 		t.Errorf("%+v, not %+v", d, c)
 	}
-	if d := c.Minus(c); d != (Counts{}) {
+	if d := c.Minus(c); !reflect.DeepEqual(d, Counts{}) {
 		t.Errorf("%+v is left", d)
 	}
 }

@@ -114,7 +114,7 @@ func (j *jsonProgress) Batch(p driver.Progress) {
 	var tables []string
 	for _, o := range p.Outcome {
 		table := j.spec.Sinks.By[o.Sink].Iceberg.Table
-		one := sinkLine{Description: "iceberg[" + table + "]", Name: o.Sink, NumOutputRows: o.Counts.Written, Rejected: o.Counts.Rejected, DeadLetters: o.Counts.Letters}
+		one := sinkLine{Description: "iceberg[" + table + "]", Name: o.Sink, NumOutputRows: o.Counts.Written, Rejected: o.Counts.Rejected, DeadLetters: o.Counts.Letters + o.Counts.SourceLetters}
 		if o.Snapshot != 0 {
 			one.SnapshotID = &o.Snapshot
 		}

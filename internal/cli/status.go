@@ -121,10 +121,10 @@ func (a *app) printStatus(s *pipeline.Status) error {
 			part := fmt.Sprintf("%s: %d records, %d rows", o.Sink, o.Counts.Data, o.Counts.Written)
 			if o.Sink == config.DeadLetters {
 				part = fmt.Sprintf("%s: %d", o.Sink, o.Counts.Written)
-			} else if dead := o.Counts.DeadLettered + o.Counts.Letters; dead > 0 {
+			} else if dead := o.Counts.DeadLettered + o.Counts.Letters + o.Counts.SourceLetters; dead > 0 {
 				part += fmt.Sprintf(", %d rejected into the dead letters", dead)
 			}
-			if bad := o.Counts.Skipped + o.Counts.Rejected - o.Counts.Letters; bad > 0 && o.Sink != config.DeadLetters {
+			if bad := o.Counts.Skipped + o.Counts.Rejected - o.Counts.Letters - o.Counts.SourceLetters; bad > 0 && o.Sink != config.DeadLetters {
 				part += fmt.Sprintf(", %d bad ones skipped", bad)
 			}
 			if o.Counts.Lost > 0 {

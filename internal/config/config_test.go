@@ -187,3 +187,25 @@ func TestTheGuide(t *testing.T) {
 		t.Errorf("%d blocks", blocks)
 	}
 }
+
+// TestRulesAndTheHash: a rule of a source is in the hash of every sink, that of a
+// sink in its own and in that of the dead letters.
+func TestRulesAndTheHash(t *testing.T) {
+	spec := func(source, sink string) *Spec {
+		rule := func(sql string) Ordered[Rule] {
+			return Ordered[Rule]{Names: []string{"r"}, By: map[string]Rule{"r": {SQL: sql, OnFail: "drop"}}}
+		}
+		return &Spec{
+			Sources: Ordered[Source]{Names: []string{"s"}, By: map[string]Source{"s": {Expect: rule(source)}}},
+			Sinks:   Ordered[Sink]{Names: []string{"a", "b", DeadLetters}, By: map[string]Sink{"a": {Expect: rule(sink)}, "b": {}, DeadLetters: {}}},
+		}
+	}
+	was := spec("x", "y")
+	for sink, changes := range map[string][2]bool{"a": {true, true}, "b": {true, false}, DeadLetters: {true, true}} {
+		for i, now := range []*Spec{spec("z", "y"), spec("x", "z")} {
+			if (now.SinkHash(sink) != was.SinkHash(sink)) != changes[i] {
+				t.Errorf("sink %s, change %d", sink, i)
+			}
+		}
+	}
+}

@@ -15,7 +15,8 @@ import (
 var outside = map[string]bool{
 	"trigger": true, "limits": true, "memory": true, "checkpoint": true, "maintenance": true, "start": true, "on_data_loss": true, "group": true,
 	"brokers": true, "sasl": true, "tls": true, "url": true, "username": true, "password": true, "token": true, "refresh": true, "uri": true, "max_tables": true,
-	"audit": true, // it decides when rows are published, not which
+	"expect": true, // in the order of the spec, beside the others
+	"audit":  true, // it decides when rows are published, not which
 }
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,
@@ -31,17 +32,34 @@ func (s *Spec) SinkHash(sink string) string {
 		"name": s.Name, "catalogs": catalogs, "sources": plain(reflect.ValueOf(s.Sources.By)), "tables": plain(reflect.ValueOf(s.Tables.By)),
 		"views": s.Views.By, "views_order": s.Views.Names, "sink": plain(reflect.ValueOf(s.Sinks.By[sink])),
 	}
-	used := s.macrosOf(s.Sinks.By[sink].SQL)
+	text := s.Sinks.By[sink].SQL
+	rules := map[string][][3]string{}
+	note := func(of string, o Ordered[Rule]) {
+		for _, name := range o.Names {
+			rules[of] = append(rules[of], [3]string{name, o.By[name].SQL, o.By[name].OnFail})
+			text += "\n" + o.By[name].SQL
+		}
+	}
+	for _, name := range s.Sources.Names {
+		note("source "+name, s.Sources.By[name].Expect)
+	}
+	for _, name := range s.Queries() {
+		if name == sink || sink == DeadLetters {
+			note("sink "+name, s.Sinks.By[name].Expect)
+		}
+	}
+	if len(rules) > 0 {
+		keys["expect"] = rules
+	}
 	if sink == DeadLetters { // what the SQL of any sink rejects is theirs
 		all := map[string]string{}
-		var text []string
 		for _, name := range s.Queries() {
 			all[name] = s.Sinks.By[name].SQL
-			text = append(text, all[name])
+			text += "\n" + all[name]
 		}
-		keys["sinks"], used = all, s.macrosOf(strings.Join(text, "\n"))
+		keys["sinks"] = all
 	}
-	if len(used) > 0 {
+	if used := s.macrosOf(text); len(used) > 0 {
 		keys["macros"] = used
 	}
 	data, err := json.Marshal(keys)

@@ -210,7 +210,7 @@ func TestSchemaAcceptsGoodSpecs(t *testing.T) {
 
 // byProgramOnly are bad specs of the command line's tests that no schema can
 // refuse: they depend on other keys, on SQL, or on YAML itself.
-var byProgramOnly = regexp.MustCompile(`SQL|sql|column|aggregate|repeatable|syntax|type without|catalog address|warehouse|variable|secret|twice|taken|relation|label|unknown catalog|namespace|one table|pattern|topic|routing|minimum|too little|two triggers|no trigger|no brokers|broker|port|start of|of our own|empty part|transform|partition by|sort by|nothing|DISTINCT|alias|anchor|tab|documents|not YAML|brace|world|macro|table|key twice|sink|without a schema|two schemas|login|without a password|framing that needs|framing of|without Protobuf|csv with|quote of|two characters|envelope around|key of two types|serializer|registry without an address|message that is of another`)
+var byProgramOnly = regexp.MustCompile(`SQL|sql|column|aggregate|repeatable|syntax|type without|catalog address|warehouse|variable|secret|twice|taken|relation|label|unknown catalog|namespace|one table|pattern|topic|routing|minimum|too little|two triggers|no trigger|no brokers|broker|port|start of|of our own|empty part|transform|partition by|sort by|nothing|DISTINCT|alias|anchor|tab|documents|not YAML|brace|world|macro|table|key twice|sink|without a schema|two schemas|login|without a password|framing that needs|framing of|without Protobuf|csv with|quote of|two characters|envelope around|key of two types|serializer|registry without an address|message that is of another|rule|audit`)
 
 // TestSchemaRefusesBadSpecs goes through the bad specs of the command line's
 // tests.

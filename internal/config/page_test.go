@@ -90,6 +90,9 @@ func (p *pageWriter) object(t reflect.Type, path string) {
 		inner := path + "." + key
 		p.row(f, inner)
 		if s := structOf(f.Type); s != nil {
+			if isMap(f.Type) {
+				inner += ".*"
+			}
 			p.object(s, inner)
 		}
 	}

@@ -50,20 +50,26 @@ type Catalog struct {
 
 // Source is a relation that is streamed.
 type Source struct {
-	Kafka       *Kafka       `yaml:"kafka"`
-	Format      string       `yaml:"format"`
-	Options     FormatOption `yaml:"options"`
-	Columns     string       `yaml:"columns"`
-	Timestamps  string       `yaml:"timestamps"`
-	Tombstones  string       `yaml:"tombstones"`
-	Metadata    bool         `yaml:"metadata"`
-	OnBadRecord string       `yaml:"on_bad_record"`
-	SchemaFile  string       `yaml:"schema_file"`
-	Registry    *Registry    `yaml:"registry"`
-	Envelope    string       `yaml:"envelope"`
-	Key         *Key         `yaml:"key"`
-	Expect      any          `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
-	Watermark   any          `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
+	Kafka       *Kafka        `yaml:"kafka"`
+	Format      string        `yaml:"format"`
+	Options     FormatOption  `yaml:"options"`
+	Columns     string        `yaml:"columns"`
+	Timestamps  string        `yaml:"timestamps"`
+	Tombstones  string        `yaml:"tombstones"`
+	Metadata    bool          `yaml:"metadata"`
+	OnBadRecord string        `yaml:"on_bad_record"`
+	SchemaFile  string        `yaml:"schema_file"`
+	Registry    *Registry     `yaml:"registry"`
+	Envelope    string        `yaml:"envelope"`
+	Key         *Key          `yaml:"key"`
+	Expect      Ordered[Rule] `yaml:"expect"`
+	Watermark   any           `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
+}
+
+// Rule is a condition that each row must fulfil.
+type Rule struct {
+	SQL    string `yaml:"sql"`
+	OnFail string `yaml:"on_fail"`
 }
 
 // Key is how the keys of a source's records become columns.
@@ -192,7 +198,7 @@ type Sink struct {
 	Key     any             `yaml:"key" later:"mode: update comes with a later version; use mode: append"`
 	OrderBy any             `yaml:"order_by" later:"mode: update comes with a later version; use mode: append"`
 	Audit   Ordered[string] `yaml:"audit"` // rules over the staged batch
-	Expect  any             `yaml:"expect" later:"expectations come with a later version; filter with WHERE"`
+	Expect  Ordered[Rule]   `yaml:"expect"`
 }
 
 // DeadLetters is the name of the sink that the table of dead letters is.

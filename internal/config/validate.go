@@ -185,11 +185,34 @@ func (p *parse) source(path, pipeline string, letters bool, s *Source) {
 	default:
 		p.one(path+".on_bad_record", &s.OnBadRecord, "fail", "skip")
 	}
+	p.expect(path+".expect", letters, &s.Expect)
 	if s.Kafka == nil {
 		p.fail(path, "kafka is missing; write brokers and topics")
 		return
 	}
 	p.kafka(path+".kafka", pipeline, s.Kafka)
+}
+
+// expect checks the rules of a source or a sink.
+func (p *parse) expect(path string, letters bool, rules *Ordered[Rule]) {
+	for _, name := range rules.Names {
+		r := rules.By[name]
+		if !identifier.MatchString(name) {
+			p.fail(path+"."+name, "%q is not a name: letters, digits and underscores", name)
+		}
+		if strings.TrimSpace(r.SQL) == "" {
+			p.fail(path+"."+name, "sql is missing; write a condition, such as user_id IS NOT NULL")
+		}
+		switch {
+		case letters:
+			p.one(path+"."+name+".on_fail", &r.OnFail, "dead_letter", "drop", "stop")
+		case r.OnFail == "dead_letter":
+			p.fail(path+"."+name+".on_fail", "dead_letter needs a place for them; write dead_letter: {iceberg: {catalog: …, table: …}} beside sources")
+		default:
+			p.one(path+"."+name+".on_fail", &r.OnFail, "stop", "drop")
+		}
+		rules.By[name] = r
+	}
 }
 
 func (p *parse) columns(path string, s *Source) {
@@ -541,6 +564,7 @@ func (p *parse) sinks(s *Spec) {
 		default:
 			p.fail(path+".mode", "%q is not append", sink.Mode)
 		}
+		p.expect(path+".expect", s.DeadLetter != nil, &sink.Expect)
 		for _, rule := range sink.Audit.Names {
 			if !identifier.MatchString(rule) {
 				p.fail(path+".audit", "%q is not a name: letters, digits and underscores", rule)

@@ -49,10 +49,16 @@ func (d *Driver) judgeLetters(ctx context.Context, p *batch.Plan, r *prepared, s
 		letters = r.tally.DeadLettered
 	}
 	for name, res := range results {
-		if name != d.opts.DeadLetters {
-			letters += res.Letters
+		if name == d.opts.DeadLetters {
+			continue
+		}
+		if letters += res.Letters; res.SourceLetters != given.SourceLetters {
+			return fmt.Errorf("%w: a rule of a source rejected %d records; sink %s counted %d", errMiscount, given.SourceLetters, name, res.SourceLetters)
 		}
 	}
+	letters += given.SourceLetters
+	given.SourceLetters = 0 // they are among its Letters
+	results[d.opts.DeadLetters] = given
 	if given.Letters != letters || given.Rows != letters {
 		return fmt.Errorf("%w: %d records were rejected, the dead letters were given %d and returned %d", errMiscount, letters, given.Letters, given.Rows)
 	}
@@ -183,7 +189,7 @@ func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 		if q.Hash() != st.Plan || q.Sink(s.Name).Hash == s.Hash && maps.Equal(q.Readers, p.Readers) {
 			continue
 		}
-		if n := st.Counts.Letters + st.Counts.DeadLettered - sp.Carried.Letters - sp.Carried.DeadLettered; n > 0 {
+		if n := lettersOf(st.Counts) - lettersOf(sp.Carried); n > 0 {
 			if q.Sink(s.Name).Hash == s.Hash {
 				return false, &otherReaders{q.Readers}
 			}
@@ -194,3 +200,6 @@ func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 	}
 	return true, nil
 }
+
+// lettersOf counts the dead letters of one sink and of its sources.
+func lettersOf(c batch.Counts) int64 { return c.Letters + c.SourceLetters + c.DeadLettered }

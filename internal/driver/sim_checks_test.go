@@ -3,6 +3,7 @@ package driver_test
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -165,7 +166,7 @@ func (w *world) checkCounts(ti int, s *snapshot) {
 			total = total.Plus(x.stamp.Counts)
 		}
 	}
-	if total != st.Total {
+	if !reflect.DeepEqual(total, st.Total) {
 		w.fail("accounting", "t%d: the stamps up to batch %d add up to %+v, the stamp says %+v", ti, st.Last, total, st.Total)
 	}
 }

@@ -41,7 +41,7 @@ func refuser(t *testing.T, change func(*Options)) func(sql string) error {
 	more := 0
 	return func(sql string) error {
 		more++
-		return e.prepareSink(t.Context(), a, Sink{fmt.Sprint("more", more), sql})
+		return e.prepareSink(t.Context(), a, Sink{Name: fmt.Sprint("more", more), SQL: sql})
 	}
 }
 

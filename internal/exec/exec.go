@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -50,6 +49,7 @@ type Source struct {
 	// DeadLetters is on_bad_record: dead_letter: its rows carry
 	// batch.PayloadColumns.
 	DeadLetters bool
+	Expect      []Rule // in the order of the spec
 }
 
 // Table is a dimension table: a relation that is pinned to one version for each
@@ -71,17 +71,23 @@ type Dimension interface {
 }
 
 // Sink is a SELECT whose rows go to one table.
-type Sink struct{ Name, SQL string }
+type Sink struct {
+	Name, SQL string
+	Expect    []Rule // in the order of the spec
+}
 
 // Executor runs a pipeline's SQL. See driver.Executor.
 type Executor struct {
 	opts    Options
 	queries map[string]*stream.Query // by sink
 	counts  map[string]counting
-	schemas map[string]*arrow.Schema
-	workers []*worker
-	free    chan *worker
-	spill   string // the folder that is removed at the end
+	narrow  map[string]bool // sinks with rules whose SQL gives one row at most for one
+	// expected are the rules by sink, and by source behind sourcePrefix.
+	expected map[string]*expectation
+	schemas  map[string]*arrow.Schema
+	workers  []*worker
+	free     chan *worker
+	spill    string // the folder that is removed at the end
 
 	mu      sync.Mutex
 	loaded  map[string]arrow.RecordBatch // dimension tables, by name
@@ -96,7 +102,7 @@ func New(ctx context.Context, o Options) (*Executor, error) {
 		o.OnReject = func(string, batch.Reject) {}
 	}
 	e := &Executor{
-		opts: o, queries: map[string]*stream.Query{}, counts: map[string]counting{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
+		opts: o, queries: map[string]*stream.Query{}, counts: map[string]counting{}, narrow: map[string]bool{}, expected: map[string]*expectation{}, schemas: map[string]*arrow.Schema{}, free: make(chan *worker, o.Workers),
 		loaded: map[string]arrow.RecordBatch{}, version: map[string]string{},
 	}
 	if o.SpillDir != "" {
@@ -132,6 +138,11 @@ func (e *Executor) prepare(ctx context.Context) error {
 			if err := w.instance.Exec(ctx, statement); err != nil {
 				return fmt.Errorf("%w: macro %s: %w", batch.ErrInvalid, e.opts.Macros[k].Signature, err)
 			}
+		}
+	}
+	for _, s := range e.opts.Sources {
+		if err := e.expectSource(ctx, a, s); err != nil {
+			return err
 		}
 	}
 	for _, s := range e.opts.Sinks {
@@ -170,10 +181,8 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 		return err
 	}
 	e.queries[s.Name] = q
-	for _, w := range e.workers {
-		if err := w.bind(s.Name, q, time.Unix(0, 0)); err != nil {
-			return fmt.Errorf("the sql of sink %s: %w", s.Name, err)
-		}
+	if err := e.rebind(s.Name); err != nil {
+		return err
 	}
 	schema, err := checked(s.Name, e.workers[0].statements[s.Name].Schema())
 	if err != nil {
@@ -183,6 +192,9 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 	narrow, err := e.checkPlan(ctx, s.Name, q)
 	if err != nil {
 		return err
+	}
+	if len(s.Expect) > 0 {
+		return e.expectSink(a, s, q, narrow)
 	}
 	return e.count(s.Name, q, narrow)
 }

@@ -39,11 +39,30 @@ func (e *Executor) count(sink string, q *stream.Query, narrow bool) error {
 		return nil
 	}
 	e.counts[sink] = byOrdinal
+	return e.rebind(sink)
+}
+
+// text is the SQL that runs for a sink, and whether it uses the plan's time.
+func (e *Executor) text(sink string) (sql string, timed bool) {
+	q := e.queries[sink]
+	switch x := e.expected[sink]; {
+	case x != nil:
+		return x.sql, x.timed
+	case e.counts[sink] == byOrdinal:
+		return q.Numbered, q.UsesTime
+	}
+	return q.SQL, q.UsesTime
+}
+
+// rebind binds a sink's SQL after that has become another one.
+func (e *Executor) rebind(sink string) error {
+	sql, timed := e.text(sink)
 	for _, w := range e.workers {
-		w.statements[sink].Close()
-		delete(w.statements, sink)
-		w.numbered[sink] = true
-		if err := w.bind(sink, q, time.Unix(0, 0)); err != nil {
+		if s := w.statements[sink]; s != nil {
+			s.Close()
+			delete(w.statements, sink)
+		}
+		if err := w.bind(sink, sql, timed, time.Unix(0, 0)); err != nil {
 			return fmt.Errorf("the sql of sink %s: %w", sink, err)
 		}
 	}
@@ -79,7 +98,7 @@ const wordBits = 64
 
 // begin prepares to count a piece.
 func (f *feed) begin(rows arrow.RecordBatch) {
-	f.out = 0
+	f.out, f.gone = 0, 0
 	if f.counts[f.sink] != byOrdinal {
 		return
 	}
@@ -97,7 +116,7 @@ func (f *feed) mark(rows arrow.RecordBatch) error {
 	if f.counts[f.sink] != byOrdinal {
 		return nil
 	}
-	for _, at := range rows.Column(int(rows.NumCols()) - 1).(*array.Int64).Int64Values() {
+	for _, at := range f.ordinals(rows).Int64Values() {
 		if at < 0 || at >= int64(len(f.left))*wordBits {
 			return fmt.Errorf("%w: sink %s: a row of its SQL comes from input row %d of at most %d", errMiscount, f.sink, at, len(f.left)*wordBits)
 		}
@@ -106,8 +125,22 @@ func (f *feed) mark(rows arrow.RecordBatch) error {
 	return nil
 }
 
-// settle counts a piece that went through.
+// ordinals are the input rows that rows come from.
+func (f *feed) ordinals(rows arrow.RecordBatch) *array.Int64 {
+	last := int(rows.NumCols()) - 1
+	if f.held != nil { // behind it is the rule
+		last--
+	}
+	return rows.Column(last).(*array.Int64)
+}
+
+// settle counts a piece that went through, and judges it where the sink has rules.
 func (f *feed) settle(rows arrow.RecordBatch) error {
+	if f.held != nil {
+		if err := f.judge(rows); err != nil {
+			return err
+		}
+	}
 	n := rows.NumRows()
 	with := f.out
 	switch f.counts[f.sink] {
@@ -121,11 +154,11 @@ func (f *feed) settle(rows arrow.RecordBatch) error {
 		}
 	case byRows:
 	}
-	if with > n {
+	if with+f.gone > n {
 		return fmt.Errorf("%w: sink %s: %d rows went into its SQL, %d left output", errMiscount, f.sink, n, with)
 	}
 	f.inputs.With += with
-	f.inputs.Without += n - with
+	f.inputs.Without += n - with - f.gone
 	return nil
 }
 

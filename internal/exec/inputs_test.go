@@ -230,8 +230,7 @@ func BenchmarkInputs(b *testing.B) {
 					w := e.workers[0]
 					w.statements["s0"].Close()
 					delete(w.statements, "s0")
-					w.numbered["s0"] = false
-					if err := w.bind("s0", e.queries["s0"], time.Unix(0, 0)); err != nil {
+					if err := w.bind("s0", e.queries["s0"].SQL, false, time.Unix(0, 0)); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -50,9 +50,9 @@ func (x *execution) letters(rows arrow.RecordBatch) error {
 	return nil
 }
 
-// failed counts a record batch, and the records in it that SQL failed on, for the
-// dead letters. They read no source.
-func (x *execution) failed(rows arrow.RecordBatch, failed rejected) error {
+// failed counts a record batch, and the records in it that SQL failed on or a rule,
+// for the dead letters. They read no source. gone is what rules of the source took out.
+func (x *execution) failed(rows arrow.RecordBatch, gone batch.Inputs, failed rejected) error {
 	if !x.toLetters() {
 		return nil
 	}
@@ -62,6 +62,7 @@ func (x *execution) failed(rows arrow.RecordBatch, failed rejected) error {
 	res.Scanned += rows.NumRows()
 	res.Unread += rows.NumRows()
 	res.Failed += int64(len(failed))
+	res.SourceLetters += gone.SourceLetters
 	x.results[x.opts.DeadLetters] = res
 	return nil
 }
@@ -81,7 +82,7 @@ func (x *execution) explain() {
 // letter makes the one row that SQL fails on a dead letter, with the payload that
 // it carries.
 func (f *feed) letter(rows arrow.RecordBatch, r batch.Reject) error {
-	if !f.toLetters() {
+	if !f.toLetters() || f.sink == "" && !f.job.Letters.Source {
 		return nil
 	}
 	f.inputs.Letters++

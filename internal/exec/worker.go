@@ -30,7 +30,6 @@ type worker struct {
 	statements map[string]*duckdb.Statement // by sink
 	bound      map[string]time.Time         // the plan's time that a statement was bound with
 	tables     map[string]string            // versions of the dimension tables that are set
-	numbered   map[string]bool              // sinks whose statement carries the ordinal
 }
 
 func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
@@ -44,7 +43,7 @@ func (e *Executor) newWorker(ctx context.Context) (*worker, error) {
 	}
 	w := &worker{
 		instance: i, sources: map[string]*duckdb.Source{}, empty: map[string]arrow.RecordBatch{}, statements: map[string]*duckdb.Statement{},
-		bound: map[string]time.Time{}, tables: map[string]string{}, numbered: map[string]bool{},
+		bound: map[string]time.Time{}, tables: map[string]string{},
 	}
 	for _, s := range e.opts.Sources {
 		err = errors.Join(err, w.add(s.Name, s.Fields, duckdb.Stream))
@@ -84,25 +83,21 @@ func (w *worker) close() {
 	}
 }
 
-// bind prepares a sink's statement. One that uses the plan's time is bound
-// again when that changes.
-func (w *worker) bind(sink string, q *stream.Query, at time.Time) error {
-	if s := w.statements[sink]; s != nil {
-		if !q.UsesTime || w.bound[sink].Equal(at) {
+// bind prepares the statement of a sink, or of a source's rules. One that is timed,
+// because it uses the plan's time, is bound again when that changes.
+func (w *worker) bind(name, sql string, timed bool, at time.Time) error {
+	if s := w.statements[name]; s != nil {
+		if !timed || w.bound[name].Equal(at) {
 			return nil
 		}
 		s.Close()
-		delete(w.statements, sink)
-	}
-	sql := q.SQL
-	if w.numbered[sink] {
-		sql = q.Numbered
+		delete(w.statements, name)
 	}
 	s, err := w.instance.Prepare(atTime(sql, at))
 	if err != nil {
 		return err
 	}
-	w.statements[sink], w.bound[sink] = s, at
+	w.statements[name], w.bound[name] = s, at
 	return nil
 }
 
@@ -136,12 +131,17 @@ func (x *execution) emit(rows arrow.RecordBatch) error {
 	source := x.job.Ranges[rangesOf(rows).Value(0)].Source
 	x.setTables(w)
 	failed := rejected{}
+	kept, gone, err := x.sift(w, source, rows, failed)
+	if err != nil {
+		return err
+	}
+	defer kept.Release()
 	for _, sink := range x.sinks {
-		if err := x.run(w, sink, source, rows, failed); err != nil {
+		if err := x.run(w, sink, source, kept, gone, failed); err != nil {
 			return err
 		}
 	}
-	return x.failed(rows, failed)
+	return x.failed(rows, gone, failed)
 }
 
 func rangesOf(rows arrow.RecordBatch) *array.Int32 {
@@ -162,20 +162,24 @@ func (x *execution) setTables(w *worker) {
 	}
 }
 
-// run feeds one record batch to one sink.
-func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, failed rejected) error {
+// run feeds one record batch to one sink. gone is what became of rows that the rules
+// of the source took out of it.
+func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, gone batch.Inputs, failed rejected) error {
 	f := &feed{execution: x, w: w, sink: sink, source: source, all: failed}
 	f.inputs.Scanned = rows.NumRows()
 	q := x.queries[sink]
-	if slices.Contains(q.Streams, source) {
-		if err := w.bind(sink, q, x.job.Plan.Time); err != nil {
+	switch {
+	case rows.NumRows() == 0:
+	case !slices.Contains(q.Streams, source):
+		f.inputs.Unread = rows.NumRows()
+	default:
+		sql, timed := x.text(sink)
+		if err := w.bind(sink, sql, timed, x.job.Plan.Time); err != nil {
 			return fmt.Errorf("the sql of sink %s: %w", sink, err)
 		}
 		if err := f.query(rows, len(q.Static) > 0); err != nil {
 			return err
 		}
-	} else {
-		f.inputs.Unread = rows.NumRows()
 	}
 	if err := f.post(); err != nil {
 		return err
@@ -183,7 +187,7 @@ func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, 
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	res := x.results[sink]
-	res.Inputs = res.Inputs.Plus(f.inputs)
+	res.Inputs = res.Inputs.Plus(gone).Plus(f.inputs)
 	res.Rows += f.written
 	x.results[sink] = res
 	return nil
@@ -202,6 +206,8 @@ type feed struct {
 	// Of the piece that runs.
 	out  int64
 	left []uint64 // a bit for each row of it that left output
+	gone int64    // rows of it that fail a rule
+	held *held    // of a sink with rules
 }
 
 // deliver hands rows of the SQL to the sink.
@@ -213,7 +219,12 @@ func (f *feed) deliver(rows arrow.RecordBatch) error {
 	if err := f.mark(rows); err != nil {
 		return err
 	}
-	if !f.wanted() {
+	return f.hand(rows)
+}
+
+// hand gives the sink rows that it wants.
+func (f *feed) hand(rows arrow.RecordBatch) error {
+	if rows.NumRows() == 0 || !f.wanted() {
 		return nil
 	}
 	f.written += rows.NumRows()
@@ -227,9 +238,15 @@ func (f *feed) deliver(rows arrow.RecordBatch) error {
 // that row stands alone. suspect: it may not be a row's fault.
 func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
 	f.begin(rows)
+	deliver := f.deliver
+	if f.expected[f.sink] != nil {
+		f.held = &held{fails: failures{}}
+		defer f.held.release()
+		deliver = f.hold
+	}
 	src := f.w.sources[f.source]
 	src.Set(rows)
-	err := f.w.statements[f.sink].Run(f.ctx, f.deliver)
+	err := f.w.statements[f.sink].Run(f.ctx, deliver)
 	src.Set(f.w.empty[f.source])
 	if err == nil {
 		return f.settle(rows)
@@ -239,7 +256,7 @@ func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
 		if context.Cause(f.ctx) != nil {
 			return context.Cause(f.ctx)
 		}
-		return failure(f.sink, err)
+		return ownFailure(f.sink, err)
 	}
 	if suspect && !memoryShort {
 		if err := f.blameless(f.w, f.sink, f.source, rows); err != nil {
@@ -264,9 +281,9 @@ func (f *feed) query(rows arrow.RecordBatch, suspect bool) error {
 	return nil
 }
 
-// failure is an error that is no row's fault: DuckDB's, or the sink's own, which
+// ownFailure is an error that is no row's fault: DuckDB's, or the sink's own, which
 // says itself what to do.
-func failure(sink string, err error) error {
+func ownFailure(sink string, err error) error {
 	var own *duckdb.Error
 	if errors.As(err, &own) {
 		return fmt.Errorf("sink %s: DuckDB failed: %w", sink, err)
@@ -320,7 +337,7 @@ func (f *feed) reject(rows arrow.RecordBatch, memoryShort bool, cause error) err
 	r := f.job.Ranges[rangesOf(rows).Value(0)]
 	offset := offsetsOf(rows).Value(0)
 	if memoryShort {
-		return fmt.Errorf("%w: sink %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, f.sink, offset, r.TopicPartition, cause)
+		return fmt.Errorf("%w: %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, f.whose(), offset, r.TopicPartition, cause)
 	}
 	i := slices.IndexFunc(f.opts.Sources, func(s Source) bool { return s.Name == f.source })
 	one := batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Code: batch.CodeCast, Reason: cause.Error()}
@@ -332,8 +349,8 @@ func (f *feed) reject(rows arrow.RecordBatch, memoryShort bool, cause error) err
 	case s.SkipBad:
 		f.opts.OnReject(f.sink, one)
 	default:
-		return fmt.Errorf("%w: sink %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",
-			batch.ErrInvalid, f.sink, offset, r.TopicPartition, cause, f.source)
+		return fmt.Errorf("%w: %s: its SQL fails on the record at offset %d of %s: %w. Use TRY_CAST or a filter in the SQL, or set on_bad_record: skip on source %s",
+			batch.ErrInvalid, f.whose(), offset, r.TopicPartition, cause, f.source)
 	}
 	f.inputs.Rejected++
 	f.inputs.RejectedBy.Add(one.Code)

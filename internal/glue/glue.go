@@ -35,6 +35,33 @@ func Copy(of arrow.RecordBatch, from, to int64) (arrow.RecordBatch, error) {
 	})
 }
 
+// Without copies the rows that are not at the places in gone, which rise.
+func Without(of arrow.RecordBatch, gone []int64) (arrow.RecordBatch, error) {
+	var runs [][2]int64
+	from := int64(0)
+	for _, at := range gone {
+		if at > from {
+			runs = append(runs, [2]int64{from, at})
+		}
+		from = at + 1
+	}
+	if from < of.NumRows() || len(runs) == 0 {
+		runs = append(runs, [2]int64{from, of.NumRows()})
+	}
+	return columns(of.Schema(), of.NumRows()-int64(len(gone)), func(c int) (arrow.Array, error) {
+		pieces := make([]arrow.Array, len(runs))
+		for k, r := range runs {
+			pieces[k] = array.NewSlice(of.Column(c), r[0], r[1])
+		}
+		defer func() {
+			for _, p := range pieces {
+				p.Release()
+			}
+		}()
+		return array.Concatenate(pieces, memory.DefaultAllocator)
+	})
+}
+
 // columns makes a record batch of n rows from what make returns for each column.
 func columns(schema *arrow.Schema, n int64, column func(c int) (arrow.Array, error)) (arrow.RecordBatch, error) {
 	made := make([]arrow.Array, 0, schema.NumFields())

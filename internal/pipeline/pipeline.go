@@ -184,7 +184,7 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 		if src.Metadata {
 			fields = append(fields[:len(fields):len(fields)], decode.MetadataFields()...)
 		}
-		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip", DeadLetters: src.OnBadRecord == "dead_letter"})
+		o.Sources = append(o.Sources, exec.Source{Name: name, Fields: fields, SkipBad: src.OnBadRecord == "skip", DeadLetters: src.OnBadRecord == "dead_letter", Expect: rules(src.Expect)})
 	}
 	for _, signature := range s.Macros.Names {
 		o.Macros = append(o.Macros, stream.Macro{Signature: signature, SQL: s.Macros.By[signature]})
@@ -196,10 +196,18 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 		o.DeadLetters = config.DeadLetters
 	}
 	for _, name := range s.Queries() {
-		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL})
+		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL, Expect: rules(s.Sinks.By[name].Expect)})
 	}
 	o.Tables = p.dimensions
 	return o, nil
+}
+
+// rules are those of a source or a sink, in the order of the spec.
+func rules(of config.Ordered[config.Rule]) (rules []exec.Rule) {
+	for _, name := range of.Names {
+		rules = append(rules, exec.Rule{Name: name, SQL: of.By[name].SQL, OnFail: exec.OnFail(of.By[name].OnFail)})
+	}
+	return rules
 }
 
 // Schema returns the columns of a sink's rows.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -197,7 +198,7 @@ func (r *routing) read(p *Pipeline, name string) (ids []int64, stamps int) {
 		}
 		if after != nil {
 			for tp, end := range st.End {
-				if after.Previous != st.Hash() || after.Start[tp] != end || after.First != st.Last+1 || after.Total != st.Total.Plus(after.Counts) {
+				if after.Previous != st.Hash() || after.Start[tp] != end || after.First != st.Last+1 || !reflect.DeepEqual(after.Total, st.Total.Plus(after.Counts)) {
 					r.Errorf("table %s: stamp %s does not follow %s", name, after, st)
 				}
 			}

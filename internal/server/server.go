@@ -147,7 +147,7 @@ func (s *Status) Batch(p driver.Progress) {
 		for _, o := range p.Outcome {
 			s.m.rows.WithLabelValues(o.Sink, "written").Add(float64(o.Counts.Written))
 			s.m.rows.WithLabelValues(o.Sink, "rejected").Add(float64(o.Counts.Rejected))
-			s.m.rows.WithLabelValues(o.Sink, "dead_lettered").Add(float64(o.Counts.Letters))
+			s.m.rows.WithLabelValues(o.Sink, "dead_lettered").Add(float64(o.Counts.Letters + o.Counts.SourceLetters))
 		}
 	}
 	s.m.retries.Add(float64(p.Retries))

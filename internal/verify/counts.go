@@ -87,7 +87,10 @@ func (t terms) imbalance() string {
 	sum("offsets", "data", "control", "aborted", "lost", "absent")
 	sum("data", "rows", "tombstones", "skipped", "dead_lettered")
 	if inputs := t["unread"] + t["with_output"] + t["without_output"] + t["uncounted"]; inputs > 0 && t["scanned"] == t["rows"] {
-		sum("scanned", "unread", "with_output", "without_output", "uncounted", "rejected")
+		sum("scanned", "unread", "with_output", "without_output", "uncounted", "rejected", "dropped")
+	}
+	if rules := t.group("rules"); rules != t["dropped"]+t["rejected_by.constraint"] {
+		wrong = append(wrong, fmt.Sprintf("dropped + rejected_by.constraint are %d, but by rule they are %d", t["dropped"]+t["rejected_by.constraint"], rules))
 	}
 	switch bad := t.group("bad"); {
 	case t["scanned"] > t["rows"]:

@@ -193,6 +193,16 @@ func TestTampering(t *testing.T) {
 			w.must(err)
 			w.done(p, st, id, st.Counts)
 		}, Unbalanced, "data + control + aborted + lost + absent"},
+		{"one record more that failed a rule", func(w *world) {
+			p := w.planNext(10)
+			attempt := uuid.NewString()
+			c := counted(p)
+			c.Rules = map[string]int64{"clicks.has_user": 1}
+			st := w.stamp(p, attempt, c)
+			id, err := w.view().Commit(w.ctx, st, w.write(attempt, c.Written))
+			w.must(err)
+			w.done(p, st, id, st.Counts)
+		}, Unbalanced, "dropped + rejected_by.constraint are 0, but by rule they are 1"},
 		{"a rolled back table", func(w *world) {
 			w.refs(4, "main")
 		}, RolledBack, "does not descend from"},
