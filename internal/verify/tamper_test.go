@@ -199,7 +199,7 @@ func TestTampering(t *testing.T) {
 			c := counted(p)
 			c.Rules = map[string]int64{"clicks.has_user": 1}
 			st := w.stamp(p, attempt, c)
-			id, err := w.view().Commit(w.ctx, st, w.write(attempt, c.Written))
+			id, err := w.view().Commit(w.Context(), st, w.write(attempt, c.Written))
 			w.must(err)
 			w.done(p, st, id, st.Counts)
 		}, Unbalanced, "dropped + rejected_by.constraint are 0, but by rule they are 1"},
