@@ -32,12 +32,12 @@ func (s *Spec) SinkHash(sink string) string {
 		"name": s.Name, "catalogs": catalogs, "sources": plain(reflect.ValueOf(s.Sources.By)), "tables": plain(reflect.ValueOf(s.Tables.By)),
 		"views": s.Views.By, "views_order": s.Views.Names, "sink": plain(reflect.ValueOf(s.Sinks.By[sink])),
 	}
-	text := s.Sinks.By[sink].SQL
+	texts := []string{s.Sinks.By[sink].SQL}
 	rules := map[string][][3]string{}
 	note := func(of string, o Ordered[Rule]) {
 		for _, name := range o.Names {
 			rules[of] = append(rules[of], [3]string{name, o.By[name].SQL, o.By[name].OnFail})
-			text += "\n" + o.By[name].SQL
+			texts = append(texts, o.By[name].SQL)
 		}
 	}
 	for _, name := range s.Sources.Names {
@@ -55,11 +55,11 @@ func (s *Spec) SinkHash(sink string) string {
 		all := map[string]string{}
 		for _, name := range s.Queries() {
 			all[name] = s.Sinks.By[name].SQL
-			text += "\n" + all[name]
+			texts = append(texts, all[name])
 		}
 		keys["sinks"] = all
 	}
-	if used := s.macrosOf(text); len(used) > 0 {
+	if used := s.macrosOf(strings.Join(texts, "\n")); len(used) > 0 {
 		keys["macros"] = used
 	}
 	data, err := json.Marshal(keys)

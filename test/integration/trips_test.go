@@ -244,10 +244,10 @@ sinks:
 	var d *driver
 	step := 0
 	for lines := bufio.NewScanner(out); lines.Scan(); step++ { // the number of records so far
-		switch {
-		case step == 0:
+		switch step {
+		case 0:
 			d = l.start()
-		case step == 5:
+		case 5:
 			if !l.until(d, "commit sent", 1) {
 				l.Fatalf("it ended by itself:\n%s", tail(d.log.Bytes()))
 			}
