@@ -25,7 +25,8 @@ func TestInputs(t *testing.T) {
 		with, without int64
 	}{
 		{"SELECT id, upper(page) AS page FROM clicks WHERE id % 4 = 0", byRows, 250, 750},
-		{"SELECT id FROM clicks WHERE false", byRows, 0, 1000},
+		{"SELECT id FROM clicks WHERE false", byOrdinal, 0, 1000},
+		{"SELECT id FROM clicks UNION ALL SELECT id FROM clicks WHERE now() < TIMESTAMPTZ '1960-01-01'", byOrdinal, 1000, 0}, // its plan for 1970 has one branch
 		{"WITH a AS (SELECT id AS i FROM clicks WHERE id < 10) SELECT i FROM a WHERE i > 4", byRows, 5, 995},
 		{"SELECT id, unnest(tags) AS tag FROM clicks", byOrdinal, 666, 334}, // every third has none
 		{"SELECT c.id, p.section FROM clicks c JOIN pages p ON p.n = c.id % 10", byOrdinal, 300, 700},
