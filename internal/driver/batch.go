@@ -70,6 +70,7 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 // one is needed.
 func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
 	kafka := d.patient("Kafka")
+	defer kafka.settled()
 	for {
 		lacking, anchored, err := d.lacking(ctx, p)
 		if err != nil {

@@ -319,6 +319,7 @@ func (d *Driver) routed(ctx context.Context, p *batch.Plan) (*prepared, error) {
 		return nil, nil
 	}
 	kafka, begun := d.patient("Kafka"), d.rooms.Clock.Now()
+	defer kafka.settled()
 	for {
 		r, err := d.prepareAs(ctx, p, d.working(p), d.allLetters())
 		switch {
@@ -441,7 +442,7 @@ func (s *sink) sameTables(p *batch.Plan, rp *batch.RoutePlan) error {
 		return nil
 	}
 	if was := r.newest.Route; was.Spec != s.Hash || was.Names != rp.Hash() {
-		return fmt.Errorf("%w: the checkpoint was lost while batch %d of sink %s was in some of its tables only, and with this spec its rows do not go to the same tables. "+
+		return fmt.Errorf("%w: the checkpoint was lost, or the sink was taken out of the spec, while batch %d of sink %s was in some of its tables only, and with this spec its rows do not go to the same tables. "+
 			"Run it with the spec that the pipeline had then until the batch is in all of them, and change the spec after that", batch.ErrInvalid, r.newest.Last, s.Name)
 	}
 	return nil

@@ -337,7 +337,7 @@ func (w *world) judge(p *proc) {
 	case errors.Is(p.err, batch.ErrInvalid) && says("does not name"):
 		w.expect(p, w.fickle > 0)
 	case errors.Is(p.err, batch.ErrInvalid) && says("in some of its tables only"):
-		w.expect(p, (w.cfg.deploy || w.cfg.poison) && w.losses > 0)
+		w.expect(p, (w.cfg.deploy || w.cfg.poison) && (w.losses > 0 || w.cfg.joins))
 		w.spec[1] = 3 - p.spec[1]
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
