@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,12 +87,12 @@ func (e *Engine) stream(ctx context.Context, text string, header func(*arrow.Sch
 		defer mapping.DestroyResult(&result)
 		// Deprecated without a successor: the other calls collect the whole result.
 		if bindings.ExecutePreparedStreaming(prepared, &result) == mapping.StateError {
-			return failed(ctx, &result)
+			return failed(ctx, c, prepared, &result)
 		}
 		for {
 			chunk := mapping.FetchChunk(result)
 			if chunk.Ptr == nil {
-				return failed(ctx, &result)
+				return failed(ctx, c, prepared, &result)
 			}
 			part, wrong := arrowmapping.DataChunkToArrowArray(options, schema, chunk)
 			mapping.DestroyDataChunk(&chunk)
@@ -107,15 +108,46 @@ func (e *Engine) stream(ctx context.Context, text string, header func(*arrow.Sch
 	})
 }
 
-// failed is the error that ended a result, nil at its proper end.
-func failed(ctx context.Context, result *mapping.Result) error {
+// failed is the error that ended a result, nil at its proper end. After the error
+// of one thread DuckDB interrupts the others, and may tell of that instead: then
+// the query runs once more in one thread, only to fail.
+func failed(ctx context.Context, c mapping.Connection, prepared mapping.PreparedStatement, result *mapping.Result) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if why := mapping.ResultError(result); why != "" {
-		return fmt.Errorf("%w: %s", batch.ErrInvalid, why)
+	why := mapping.ResultError(result)
+	if why == "" {
+		return nil
 	}
-	return nil
+	if mapping.ResultErrorType(result) == mapping.ErrorTypeInterrupt {
+		why = alone(c, prepared, why)
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s", batch.ErrInvalid, why)
+}
+
+// alone runs a query in one thread, drops its rows, and returns its error; the
+// one that is known if there is none.
+func alone(c mapping.Connection, prepared mapping.PreparedStatement, known string) string {
+	set := func(statement string) bool {
+		var done mapping.Result
+		defer mapping.DestroyResult(&done)
+		return mapping.Query(c, statement, &done) != mapping.StateError
+	}
+	if !set("SET threads = 1") {
+		return known
+	}
+	defer set("RESET threads")
+	var again mapping.Result
+	defer mapping.DestroyResult(&again)
+	if bindings.ExecutePreparedStreaming(prepared, &again) != mapping.StateError {
+		for chunk := mapping.FetchChunk(again); chunk.Ptr != nil; chunk = mapping.FetchChunk(again) {
+			mapping.DestroyDataChunk(&chunk)
+		}
+	}
+	return cmp.Or(mapping.ResultError(&again), known)
 }
 
 func describe(prepared mapping.PreparedStatement, options arrowmapping.ArrowOptions) (*arrow.Schema, error) {
