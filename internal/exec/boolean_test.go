@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -45,15 +46,20 @@ func TestBooleans(t *testing.T) {
 func TestBooleansInMaps(t *testing.T) {
 	for sql, refused := range map[string]bool{
 		"SELECT MAP {id: id > 1} AS m FROM clicks":                     true,
-		"SELECT [{'x': MAP {'k': [id > 1]}}] AS m FROM clicks":         true,
+		"SELECT [{'x': MAP {'k': id > 1}}] AS m FROM clicks":           true,
 		"SELECT MAP {id > 1: id} AS m FROM clicks":                     true,
 		"SELECT MAP {id: (id > 1)::TINYINT} AS m FROM clicks":          false,
+		"SELECT MAP {'in': {'b': id > 1}} AS m FROM clicks":            false,
+		"SELECT MAP {'in': [id > 1]} AS m FROM clicks":                 false,
 		"SELECT map_entries(MAP {id: id > 1}) AS m FROM clicks":        false,
 		"SELECT {'b': id > 1, 'm': MAP {id: 'text'}} AS m FROM clicks": false,
 	} {
-		_, err := open(t, nil, sql)
+		e, err := open(t, nil, sql)
 		if refused != (err != nil) || refused && !errors.Is(err, batch.ErrInvalid) {
 			t.Errorf("%s: %v", sql, err)
+		}
+		if inside := strings.Contains(sql, "'in'"); err == nil && inside && !strings.Contains(e.Schema("s0").Field(0).Type.String(), "bool") {
+			t.Errorf("%s is a %s", sql, e.Schema("s0").Field(0).Type)
 		}
 	}
 }
