@@ -545,7 +545,7 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 		if w.isLetters(ti) {
 			*rows = append(*rows, r.letters(hash, func(sink int) string {
 				if p != nil && p.Sink(sinkName(s)).CatchUp {
-					return "" // they are made by the spec that there is now
+					return w.specIn(p, sink) // else they are made by the spec that there is now
 				}
 				return w.specOf(pipeOf(p), sink, tp, o)
 			})...)
@@ -632,6 +632,16 @@ func (w *world) specOf(pipe, sink int, tp batch.TopicPartition, offset int64) st
 			}
 		}
 		return specHash(2)
+	}
+	return ""
+}
+
+// specIn is the spec under which a table has a batch, "" if it has no part of it.
+func (w *world) specIn(p *batch.Plan, sink int) string {
+	for x := w.tables[sink].newest(pipeOf(p)); x != nil && x.stamp != nil; x = x.prev {
+		if q := w.plans[x.stamp.Plan]; q != nil && q.Batch == p.Batch && q.Incarnation.ID == p.Incarnation.ID {
+			return q.Sink(sinkName(sink)).Hash
+		}
 	}
 	return ""
 }

@@ -299,9 +299,10 @@ func TestSimulation(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			steps := 0
+			seeds, steps := 0, 0
 			for seed := *simFirst; seed < *simFirst+*simSeeds && !failed.Load(); seed++ {
 				w := runSeed(seed, config(seed), false)
+				seeds++
 				steps += w.steps
 				if w.bad != nil {
 					failed.Store(true)
@@ -309,7 +310,7 @@ func TestSimulation(t *testing.T) {
 						seed, w.bad.kind, w.bad.text, name, seed, explain(w, config(seed)))
 				}
 			}
-			t.Logf("%d seeds, %d steps, nothing lost, nothing repeated", *simSeeds, steps)
+			t.Logf("%d seeds, %d steps, nothing lost, nothing repeated", seeds, steps)
 		})
 	}
 }
