@@ -293,6 +293,7 @@ type structure struct {
 	kind    *arrow.StructType
 	members []column
 	names   map[string]int
+	tokens  []string // what follows the opening quote of each member's key: `name":`; "" where JSON writes the name otherwise
 	next    []int    // the member that followed each one the last time; the last element is for the first member
 	seen    []uint64 // the object in which a member was seen last
 	object  uint64   // counts objects

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -282,11 +283,20 @@ func newStructure(t *arrow.StructType, stamps timestamps) (*structure, error) {
 		}
 		c.members = append(c.members, m)
 		c.names[f.Name] = i
+		c.tokens = append(c.tokens, token(f.Name))
 		c.next[i] = i + 1
 	}
 	c.next[n] = 0
 	c.unknown = func(s *scanner, _ []byte, depth int) error { return s.skip(depth + 1) }
 	return c, nil
+}
+
+// token is what follows the opening quote of a key, up to its colon.
+func token(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' }) {
+		return "" // it is written with escapes
+	}
+	return name + `":`
 }
 
 // json appends the object that the scanner stands before.
@@ -334,10 +344,6 @@ func (c *structure) object1(s *scanner, depth int) error {
 		if err != nil {
 			return err
 		}
-		if s.peek() != ':' {
-			return s.unexpected("a colon")
-		}
-		s.i++
 		if member < 0 {
 			err = c.unknown(s, key, depth)
 		} else {
@@ -354,15 +360,15 @@ func (c *structure) object1(s *scanner, depth int) error {
 	}
 }
 
-// key consumes a key and returns its member, -1 for an unknown one.
+// key consumes a key and its colon, and returns its member, -1 for an unknown one.
 func (c *structure) key(s *scanner, last int) (int, []byte, error) {
 	if s.i >= len(s.b) || s.b[s.i] != '"' {
 		return 0, nil, s.unexpected("a key in quotes")
 	}
-	if guess := c.next[last]; guess < len(c.members) {
-		name := c.kind.Field(guess).Name
-		if end := s.i + 1 + len(name); end < len(s.b) && s.b[end] == '"' && string(s.b[s.i+1:end]) == name {
-			s.i = end + 1
+	if guess := c.next[last]; guess < len(c.tokens) {
+		token, rest := c.tokens[guess], s.b[s.i+1:]
+		if len(token) > 0 && len(rest) >= len(token) && string(rest[:len(token)]) == token {
+			s.i += 1 + len(token)
 			return guess, nil, nil
 		}
 	}
@@ -370,6 +376,10 @@ func (c *structure) key(s *scanner, last int) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if s.peek() != ':' {
+		return 0, nil, s.unexpected("a colon")
+	}
+	s.i++
 	member, ok := c.names[string(key)]
 	if !ok {
 		return -1, key, nil

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 )
 
 func decoder(t testing.TB, ddl string, o Options) Decoder {
@@ -313,6 +316,59 @@ func BenchmarkJSON(b *testing.B) {
 			for _, a := range d.Take() {
 				a.Release()
 			}
+		}
+	}
+}
+
+// TestKeysWithEscapes: a key is compared as what it says, not as it is written.
+func TestKeysWithEscapes(t *testing.T) {
+	for _, c := range []struct{ ddl, value, want string }{
+		{`"a\b" INTEGER`, `{"a\b":1}`, "null\n"}, // a backspace
+		{`"a\b" INTEGER`, `{"a\\b":1}`, "1\n"},
+		{`"a""b" INTEGER`, `{"a"b":1}`, "!expected a colon"},
+		{`"a""b" INTEGER`, `{"a\"b":1}`, "1\n"},
+		{`"é" INTEGER`, `{"\u00e9" :1}`, "1\n"},
+		{`"é" INTEGER`, `{"é":1}`, "1\n"},
+	} {
+		d := decoder(t, c.ddl, Options{})
+		err := d.Append(Record{Value: []byte(c.value)})
+		if want, bad := strings.CutPrefix(c.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v, want %q", c.value, err, want)
+			}
+		} else if got := taken(d); err != nil || got != c.want {
+			t.Errorf("%s: got %q, %v, want %q", c.value, got, err, c.want)
+		}
+	}
+}
+
+// TestFloatsAreNearest: every way to read a number gives the nearest float.
+func TestFloatsAreNearest(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	d := decoder(t, "x DOUBLE, y REAL", Options{})
+	for range 20000 {
+		text := strconv.FormatUint(rnd.Uint64N(1<<rnd.IntN(64)+1), 10)
+		if rnd.IntN(4) > 0 {
+			digits := strconv.FormatUint(rnd.Uint64N(1<<rnd.IntN(64)+1), 10)
+			text += "." + strings.Repeat("0", rnd.IntN(20)) + digits
+		}
+		if rnd.IntN(4) == 0 {
+			text += "e" + strconv.Itoa(rnd.IntN(40)-20)
+		}
+		if rnd.IntN(2) == 0 {
+			text = "-" + text
+		}
+		if err := d.Append(Record{Value: []byte(`{"x":` + text + `,"y":` + text + `}`)}); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		x, _ := strconv.ParseFloat(text, 64)
+		y, _ := strconv.ParseFloat(text, 32)
+		got := d.Take()
+		if v := got[0].(*array.Float64).Value(0); math.Float64bits(v) != math.Float64bits(x) {
+			t.Fatalf("%s as DOUBLE: %v, want %v", text, v, x)
+		}
+		if v := got[1].(*array.Float32).Value(0); math.Float32bits(v) != math.Float32bits(float32(y)) {
+			t.Fatalf("%s as REAL: %v, want %v", text, v, float32(y))
 		}
 	}
 }

@@ -208,14 +208,19 @@ func (s *scanner) hex(i int) (rune, error) {
 }
 
 // number is a JSON number: its text and, where it is an integer of up to 18
-// digits, its value.
+// digits, its value. One of up to 15 digits without an exponent is value /
+// 10^scale.
 type number struct {
 	text  []byte
 	value int64
 	exact bool
+	scale int // -1: it has more digits, or an exponent
 }
 
-// number consumes a number.
+// floatDigits are as many as every float64 holds.
+const floatDigits = 15
+
+// number consumes the number that is next.
 func (s *scanner) number() (number, error) {
 	start := s.i
 	i := s.i
@@ -231,21 +236,31 @@ func (s *scanner) number() (number, error) {
 	}
 	digits := i - first
 	s.i = i
-	if digits == 0 {
+	switch {
+	case digits == 0 && negative:
 		return number{}, s.unexpected("a digit")
+	case digits == 0:
+		return number{}, s.unexpected("a number")
 	}
 	if digits > 1 && s.b[first] == '0' {
 		return number{}, s.failAt(first, "a number must not begin with 0")
 	}
-	integer := true
+	n := number{exact: digits <= 18}
 	if i < len(s.b) && s.b[i] == '.' {
-		integer = false
-		if err := s.digits(i + 1); err != nil {
-			return number{}, err
+		point := i
+		for i++; i < len(s.b) && s.b[i]-'0' <= 9; i++ {
+			v = v*10 + uint64(s.b[i]-'0')
 		}
+		if s.i = i; i == point+1 {
+			return number{}, s.unexpected("a digit")
+		}
+		n.exact, n.scale = false, i-point-1
+	}
+	if digits+n.scale > floatDigits {
+		n.scale = -1
 	}
 	if s.i < len(s.b) && s.b[s.i]|0x20 == 'e' {
-		integer = false
+		n.exact, n.scale = false, -1
 		i := s.i + 1
 		if i < len(s.b) && (s.b[i] == '+' || s.b[i] == '-') {
 			i++
@@ -254,7 +269,7 @@ func (s *scanner) number() (number, error) {
 			return number{}, err
 		}
 	}
-	n := number{text: s.b[start:s.i], value: int64(v), exact: integer && digits <= 18}
+	n.text, n.value = s.b[start:s.i], int64(v)
 	if negative {
 		n.value = -n.value
 	}

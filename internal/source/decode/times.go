@@ -41,7 +41,7 @@ func (f timestamps) parser(t *arrow.TimestampType) func(*scanner) (int64, error)
 // an integer column's may: 1e9 is one, 0.5 is not.
 func parseEpoch(s *scanner, from, to int64) (int64, error) {
 	at := s.i
-	n, err := wantNumber(s)
+	n, err := s.number()
 	if err != nil {
 		return 0, err
 	}

@@ -127,19 +127,11 @@ func (s *scanner) base64(at int, to, text []byte) ([]byte, error) {
 	return out, nil
 }
 
-// wantNumber consumes a number.
-func wantNumber(s *scanner) (number, error) {
-	if c := s.peek(); c != '-' && c-'0' > 9 {
-		return number{}, s.unexpected("a number")
-	}
-	return s.number()
-}
-
 // integers is a column of integers from least to most.
 func integers[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64](t arrow.DataType, least int64, most uint64, cast func([]T) []byte) column {
 	return &fixed[T]{kind: t, cast: cast, parse: func(s *scanner) (T, error) {
 		at := s.i
-		n, err := wantNumber(s)
+		n, err := s.number()
 		if err != nil {
 			return 0, err
 		}
@@ -166,13 +158,20 @@ func wideInteger[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint
 	return T(v.Uint64()), nil
 }
 
+// powers are those of ten.
+var powers = [floatDigits + 1]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15}
+
 func parseFloat(s *scanner, size int) (float64, error) {
 	at := s.i
-	n, err := wantNumber(s)
+	n, err := s.number()
 	if err != nil {
 		return 0, err
 	}
-	if n.exact && n.value > -1<<24 && n.value < 1<<24 && n.value != 0 { // exact in both sizes; -0 keeps its sign below
+	switch {
+	case n.value == 0: // -0 keeps its sign below
+	case size == 64 && n.scale >= 0: // both are exact, so their quotient is the nearest number
+		return float64(n.value) / powers[n.scale], nil
+	case n.exact && n.value > -1<<24 && n.value < 1<<24: // exact in both sizes
 		return float64(n.value), nil
 	}
 	v, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(n.text), len(n.text)), size)
@@ -266,7 +265,7 @@ func (c *decimal) json(s *scanner, _ int) error {
 		}
 		return c.text(s, at, text)
 	}
-	n, err := wantNumber(s)
+	n, err := s.number()
 	if err != nil {
 		return err
 	}
