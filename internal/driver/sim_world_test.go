@@ -166,6 +166,19 @@ func (t *simTable) remade() bool { return t.uuid >= simRemade }
 // newest is the snapshot that a pipeline's tag is on.
 func (t *simTable) newest(pipe int) *snapshot { return t.snaps[t.tags[pipe]] }
 
+// stamped is the newest snapshot of a pipeline, also where its tag was taken away.
+func (t *simTable) stamped(pipe int) *snapshot {
+	if t.tags[pipe] != 0 {
+		return t.newest(pipe)
+	}
+	for _, s := range slices.Backward(t.snaps) {
+		if s.stamp != nil && s.stamp.Name == simPipelines[pipe] {
+			return s
+		}
+	}
+	return nil
+}
+
 func (t *simTable) stamp(pipe int) *batch.Stamp { return t.newest(pipe).stamp }
 
 // truly says with full knowledge whether each tag is an ancestor of the head.
@@ -621,7 +634,7 @@ func (r record) letters(hash string, taken func(sink int) string) (rows []int64)
 // specOf is the spec under which a table has an offset, "" if it has not got it.
 // What went by without a commit had no dead letters.
 func (w *world) specOf(pipe, sink int, tp batch.TopicPartition, offset int64) string {
-	for x := w.tables[sink].newest(pipe); x != nil && x.stamp != nil; x = x.prev {
+	for x := w.tables[sink].stamped(pipe); x != nil && x.stamp != nil; x = x.prev {
 		if offset < x.stamp.Start[tp] || offset >= x.stamp.End[tp] || x.stamp.Kind != "" {
 			continue
 		}
@@ -638,7 +651,7 @@ func (w *world) specOf(pipe, sink int, tp batch.TopicPartition, offset int64) st
 
 // specIn is the spec under which a table has a batch, "" if it has no part of it.
 func (w *world) specIn(p *batch.Plan, sink int) string {
-	for x := w.tables[sink].newest(pipeOf(p)); x != nil && x.stamp != nil; x = x.prev {
+	for x := w.tables[sink].stamped(pipeOf(p)); x != nil && x.stamp != nil; x = x.prev {
 		if q := w.plans[x.stamp.Plan]; q != nil && q.Batch == p.Batch && q.Incarnation.ID == p.Incarnation.ID {
 			return q.Sink(sinkName(sink)).Hash
 		}
