@@ -9,6 +9,11 @@ type Job struct {
 	Attempt string
 	// Letters says, where the dead letters are among the sinks, whose they are.
 	Letters Letters
+	// Stream is that of the pipeline's streams whose batch this is.
+	Stream string
+	// Targets, if not nil, are, for each of Ranges, the only sinks that its rows are
+	// for.
+	Targets [][]string
 	// State is, by sink, the Stamp.State to build on.
 	State map[string]string
 }

@@ -16,6 +16,9 @@ import (
 // StreamMain is the stream of a pipeline's ordinary batches.
 const StreamMain = "main"
 
+// StreamReplay is the stream of the batches that run dead letters again.
+const StreamReplay = "dead-letter-replay"
+
 // Stamp is what the summary of each snapshot that Frazil commits says of it,
 // under keys that begin with `frazil.`. It covers everything since the stamp
 // before: batches First..Last, offsets [Start, End). docs/formats.md lists the

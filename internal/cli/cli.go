@@ -138,7 +138,7 @@ disagree: an operator decides, 4 another driver owns the pipeline.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(a.versionCommand(), a.validateCommand(), a.explainCommand(), a.runCommand(), a.schemaCommand(), a.statusCommand(),
 		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.testCommand(), a.initCommand(), a.demoCommand())
-	root.AddCommand(a.verifyCommand(), a.waitCommand(), a.replayCommand(), a.planCommand())
+	root.AddCommand(a.verifyCommand(), a.waitCommand(), a.replayCommand(), a.planCommand(), a.lettersCommand())
 	return root
 }
 

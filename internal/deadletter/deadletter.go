@@ -5,6 +5,7 @@ package deadletter
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -33,7 +34,12 @@ const (
 	sink
 	code
 	reason
+	sinks
 )
+
+// CodeReplayed is, in place of a code, that of a mark: a row that says which letters
+// were run again. It is no letter.
+const CodeReplayed = "replayed"
 
 func fields() []arrow.Field {
 	text, blob := arrow.BinaryTypes.String, arrow.BinaryTypes.Binary
@@ -50,18 +56,26 @@ func fields() []arrow.Field {
 		sink:      {Name: "sink", Type: text, Nullable: true},
 		code:      {Name: "code", Type: text, Nullable: true},
 		reason:    {Name: "reason", Type: text, Nullable: true},
+		sinks:     {Name: "sinks", Type: arrow.ListOfField(arrow.Field{Name: "element", Type: text, Nullable: true}), Nullable: true},
 	}
 }
 
 func instant() arrow.DataType { return &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"} }
 
-// Schema is that of the table: a letter, and the pipeline, batch and batch time
-// that [Seal] adds.
+// Schema is that of the table: a letter, what [Seal] adds, and the columns of
+// marks.
 func Schema() *arrow.Schema {
-	return arrow.NewSchema(append(fields(),
-		arrow.Field{Name: "pipeline", Type: arrow.BinaryTypes.String, Nullable: true},
-		arrow.Field{Name: "batch", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
-		arrow.Field{Name: "batch_time", Type: instant(), Nullable: true}), nil)
+	all := fields()
+	text, number := arrow.BinaryTypes.String, arrow.PrimitiveTypes.Int64
+	return arrow.NewSchema(append(all[:sinks:sinks],
+		arrow.Field{Name: "pipeline", Type: text, Nullable: true},
+		arrow.Field{Name: "batch", Type: number, Nullable: true},
+		arrow.Field{Name: "batch_time", Type: instant(), Nullable: true},
+		arrow.Field{Name: "stream", Type: text, Nullable: true},
+		all[sinks],
+		arrow.Field{Name: "replayed_stream", Type: text, Nullable: true},
+		arrow.Field{Name: "replayed_from", Type: number, Nullable: true},
+		arrow.Field{Name: "replayed_to", Type: number, Nullable: true}), nil)
 }
 
 // Header is one header of a record.
@@ -78,6 +92,9 @@ type Letter struct {
 	Headers   []Header
 	Source    string
 	Sink      string // "": it was rejected before any sink's SQL
+	// Sinks are those whose tables lack the record. nil: Sink alone, and without one
+	// all that [Seal] is told.
+	Sinks  []string
 	Code      batch.Code
 	Reason    string
 }
@@ -131,6 +148,14 @@ func (b *Builder) Add(l Letter) {
 	}
 	text(code, string(l.Code))
 	text(reason, l.Reason)
+	names := b.build.Field(sinks).(*array.ListBuilder)
+	if l.Sinks == nil && l.Sink != "" {
+		l.Sinks = []string{l.Sink}
+	}
+	names.Append(l.Sinks != nil)
+	for _, name := range l.Sinks {
+		names.ValueBuilder().(*array.StringBuilder).Append(name)
+	}
 	b.bytes += len(l.Topic) + len(l.Key) + len(l.Value) + len(l.Source) + len(l.Sink) + len(l.Reason) + letterBytes
 }
 
@@ -163,26 +188,75 @@ func (b *Builder) Take() arrow.RecordBatch {
 // Release frees the builder.
 func (b *Builder) Release() { b.build.Release() }
 
-// Seal makes letters rows of the table: those of a batch of a pipeline.
-func Seal(letters arrow.RecordBatch, pipeline string, id batch.ID, at time.Time) arrow.RecordBatch {
+// Origin is what rejected letters: a batch of a stream of a pipeline.
+type Origin struct {
+	Pipeline, Stream string
+	Batch            batch.ID
+	Time             time.Time
+	// Sinks are those that lack what the source rejected.
+	Sinks []string
+}
+
+// Seal makes letters rows of the table.
+func Seal(letters arrow.RecordBatch, from Origin) arrow.RecordBatch {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, Schema())
+	defer b.Release()
 	n := int(letters.NumRows())
-	names, ids := array.NewStringBuilder(memory.DefaultAllocator), array.NewInt64Builder(memory.DefaultAllocator)
-	times := array.NewTimestampBuilder(memory.DefaultAllocator, instant().(*arrow.TimestampType))
-	defer names.Release()
-	defer ids.Release()
-	defer times.Release()
-	for range n {
-		names.Append(pipeline)
-		ids.Append(int64(id))
-		times.Append(arrow.Timestamp(at.UnixMicro()))
+	lacking := letters.Column(sinks).(*array.List)
+	names := lacking.ListValues().(*array.String)
+	for i := range n {
+		from.seal(b)
+		list := b.Field(sinks + 4).(*array.ListBuilder)
+		list.Append(true)
+		if lacking.IsNull(i) {
+			list.ValueBuilder().(*array.StringBuilder).AppendValues(from.Sinks, nil)
+			continue
+		}
+		for k, to := lacking.ValueOffsets(i); k < to; k++ {
+			list.ValueBuilder().(*array.StringBuilder).Append(names.Value(int(k)))
+		}
 	}
-	all := append([]arrow.Array{}, letters.Columns()...)
-	for _, b := range []array.Builder{names, ids, times} {
-		column := b.NewArray()
-		defer column.Release()
-		all = append(all, column)
+	all := append([]arrow.Array{}, letters.Columns()[:sinks]...)
+	for i := sinks; i < Schema().NumFields(); i++ {
+		column := b.Field(i)
+		column.AppendNulls(n - column.Len())
+		made := column.NewArray()
+		defer made.Release()
+		all = append(all, made)
 	}
 	return array.NewRecordBatch(Schema(), all, int64(n))
+}
+
+// seal adds to a row who made it.
+func (o Origin) seal(b *array.RecordBuilder) {
+	b.Field(sinks).(*array.StringBuilder).Append(o.Pipeline)
+	b.Field(sinks + 1).(*array.Int64Builder).Append(int64(o.Batch))
+	b.Field(sinks + 2).(*array.TimestampBuilder).Append(arrow.Timestamp(o.Time.UnixMicro()))
+	b.Field(sinks + 3).(*array.StringBuilder).Append(o.Stream)
+}
+
+// Mark says that the letters of a stream's batches [From, To) were run again.
+type Mark struct {
+	Stream   string
+	From, To int64
+}
+
+// Marks are rows of the table, written by the batch that ran the letters.
+func Marks(marks []Mark, from Origin) arrow.RecordBatch {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, Schema())
+	defer b.Release()
+	for _, m := range marks {
+		from.seal(b)
+		b.Field(code).(*array.StringBuilder).Append(CodeReplayed)
+		b.Field(reason).(*array.StringBuilder).Append(fmt.Sprintf("letters of stream %s, batches %d to %d, were run again", m.Stream, m.From, m.To-1))
+		b.Field(sinks + 5).(*array.StringBuilder).Append(m.Stream)
+		b.Field(sinks + 6).(*array.Int64Builder).Append(m.From)
+		b.Field(sinks + 7).(*array.Int64Builder).Append(m.To)
+	}
+	for _, column := range b.Fields() {
+		column.AppendNulls(len(marks) - column.Len())
+	}
+	return b.NewRecordBatch()
 }
 
 // shortened cuts a text at a character.

@@ -126,7 +126,7 @@ func (d *Driver) register(ctx context.Context, p *batch.Plan, r *prepared) error
 // execute runs the plan for the sinks: as the spec names them, or, of those that
 // feed many tables, the tables that lack it.
 func (d *Driver) execute(ctx context.Context, p *batch.Plan, r *prepared, tables []*sink, b basis) (err error) {
-	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, State: map[string]string{}, Letters: r.letters}
+	job := batch.Job{Plan: p, Ranges: p.Ranges, Attempt: r.attempt, Stream: d.opts.Stream, State: map[string]string{}, Letters: r.letters}
 	writers := map[string]rowWriter{}
 	defer func() {
 		if err != nil {

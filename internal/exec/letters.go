@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (x *execution) letters(rows arrow.RecordBatch) error {
 	if !x.toLetters() {
 		return nil
 	}
-	sealed := deadletter.Seal(rows, x.job.Plan.Incarnation.Name, x.job.Plan.Batch, x.job.Plan.Time)
+	sealed := deadletter.Seal(rows, x.origin())
 	defer sealed.Release()
 	x.kinds.Add(rows)
 	if err := x.write(x.opts.DeadLetters, sealed); err != nil {
@@ -48,6 +49,12 @@ func (x *execution) letters(rows arrow.RecordBatch) error {
 	res.Rows += sealed.NumRows()
 	x.results[x.opts.DeadLetters] = res
 	return nil
+}
+
+// origin is what the letters of the job come from.
+func (x *execution) origin() deadletter.Origin {
+	p := x.job.Plan
+	return deadletter.Origin{Pipeline: p.Incarnation.Name, Stream: cmp.Or(x.job.Stream, batch.StreamMain), Batch: p.Batch, Time: p.Time, Sinks: x.job.Letters.Sinks}
 }
 
 // failed counts a record batch, and the records in it that SQL failed on or a rule,

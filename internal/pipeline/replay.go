@@ -220,11 +220,11 @@ func (p *Pipeline) execute(ctx context.Context, plan *batch.Plan, sinks []string
 }
 
 // lettersOf are the dead letters of a plan: those of its source, and of the sinks
-// that took part in it and that the spec still has.
+// that it names and that the spec still has, also those that lag.
 func (p *Pipeline) lettersOf(plan *batch.Plan) batch.Letters {
 	of := batch.Letters{Source: true}
 	for _, name := range p.spec.Queries() {
-		if sp := plan.Sink(name); sp != nil && sp.Active {
+		if plan.Sink(name) != nil {
 			of.Sinks = append(of.Sinks, name)
 		}
 	}

@@ -135,6 +135,8 @@ func text(column arrow.Array, i int) string {
 		return strconv.Itoa(int(c.Value(i)))
 	case *array.Int64:
 		return strconv.FormatInt(c.Value(i), 10)
+	case *array.Timestamp:
+		return c.Value(i).ToTime(arrow.Microsecond).Format(instants)
 	}
 	return column.ValueStr(i)
 }

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/compress"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/spf13/cobra"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/deadletter"
+	"github.com/frazil-io/frazil/internal/pipeline"
+)
+
+// lettersFlags are those of dead-letters.
+type lettersFlags struct {
+	queryFlags
+
+	records            bool
+	limit              int64
+	code, source, sink string
+	batch              int64
+	waiting            bool
+	narrow             []string // conditions that the flags give
+}
+
+func (a *app) lettersCommand() *cobra.Command {
+	var f lettersFlags
+	cmd := &cobra.Command{
+		Use: "dead-letters SPEC", Short: "List rejected records by reason, with payloads",
+		Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
+		Long: `Lists the dead letters of the pipeline by code, source, sink and reason, the most
+frequent first, each with its newest one as an example. Reasons that differ in numbers
+and quoted texts only are one. --records shows letters one by one, the newest first.
+
+A value is shown as text where it is UTF-8, else as base64; value_encoding says which.
+
+Of a dead-letter topic everything is read that it has now; whether a letter was run again
+is known of tables alone.`,
+		Example: `  frazil dead-letters clicks.yaml
+  frazil dead-letters clicks.yaml --records --code decode --limit 5
+  frazil dead-letters clicks.yaml --records --output json | jq -r .value`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd); err != nil {
+				return err
+			}
+			return a.letters(cmd.Context(), args[0], f)
+		},
+	}
+	cmd.Flags().BoolVar(&f.records, "records", false, "letters one by one")
+	cmd.Flags().Int64Var(&f.limit, "limit", 20, "how many records or reasons; 0: all")
+	cmd.Flags().StringVar(&f.code, "code", "", "only these: decode, schema, cast, constraint or oversize")
+	cmd.Flags().StringVar(&f.source, "source", "", "only those of this source")
+	cmd.Flags().StringVar(&f.sink, "sink", "", "only those that this sink rejected")
+	cmd.Flags().Int64Var(&f.batch, "batch", 0, "only those of this batch")
+	cmd.Flags().BoolVar(&f.waiting, "waiting", false, "only those that were not run again")
+	cmd.Flags().StringVar(&f.cache, "cache", "", "folder for copies of remote files; below the user's cache folder if not said")
+	cmd.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "how much the cache may hold")
+	completes(cmd, "code", codes()...)
+	return cmd
+}
+
+// codes are those that a letter may have.
+func codes() (all []string) {
+	for _, c := range []batch.Code{batch.CodeDecode, batch.CodeSchema, batch.CodeCast, batch.CodeConstraint, batch.CodeOversize} {
+		all = append(all, string(c))
+	}
+	return all
+}
+
+// check reads the flags that say which letters are wanted.
+func (f *lettersFlags) check(cmd *cobra.Command) error {
+	if f.limit < 0 {
+		return fmt.Errorf("%w: --limit %d is negative", errUsage, f.limit)
+	}
+	f.narrow = nil
+	for _, one := range []struct{ flag, column, value string }{{"code", "code", f.code}, {"source", "source", f.source}, {"sink", "sink", f.sink}} {
+		if cmd.Flags().Changed(one.flag) {
+			f.narrow = append(f.narrow, one.column+" = "+sqlText(one.value))
+		}
+	}
+	if cmd.Flags().Changed("code") && !strings.Contains(" "+strings.Join(codes(), " ")+" ", " "+f.code+" ") {
+		return fmt.Errorf("%w: --code %q is not %s", errUsage, f.code, strings.Join(codes(), ", "))
+	}
+	if cmd.Flags().Changed("batch") {
+		f.narrow = append(f.narrow, fmt.Sprintf("batch = %d", f.batch))
+	}
+	if f.waiting {
+		f.narrow = append(f.narrow, "NOT replayed")
+	}
+	return nil
+}
+
+func sqlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+func (a *app) letters(ctx context.Context, path string, f lettersFlags) error {
+	format, err := a.format("table", "csv", "json")
+	if err != nil {
+		return err
+	}
+	spec, p, err := a.open(ctx, path, true)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if spec.DeadLetter == nil {
+		return fmt.Errorf("%w: %s has no dead_letter, so records that are rejected are kept nowhere", batch.ErrInvalid, path)
+	}
+	if spec.DeadLetter.Kafka != nil {
+		return a.topicLetters(ctx, p, spec, format, f)
+	}
+	if err := p.HasLetters(ctx); err != nil {
+		return err
+	}
+	only := *spec
+	only.Sinks = config.Ordered[config.Sink]{Names: []string{config.DeadLetters}, By: spec.Sinks.By}
+	e, err := a.engine(ctx, &only, p, f.queryFlags)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	if err := a.printQuery(ctx, e, format, f.sql(spec.Name)); err != nil {
+		return err
+	}
+	if format != "table" {
+		return nil
+	}
+	sum := "no letters"
+	err = e.Query(ctx, lettersOf(spec.Name)+"SELECT count(*), count(*) FILTER (NOT replayed) FROM letters", func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
+		all, waiting := rows.Column(0).(*array.Int64).Value(0), rows.Column(1).(*array.Int64).Value(0)
+		if all > 0 {
+			sum = fmt.Sprintf("%d letters in all: %d wait, %d were run again", all, waiting, all-waiting)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.out, sum)
+	return err
+}
+
+// lettersOf is the beginning of SQL over the letters of a pipeline. A letter was
+// run again where a mark of its stream reaches beyond its batch.
+func lettersOf(pipeline string) string {
+	return `WITH marks AS (SELECT replayed_stream AS stream, max(replayed_to) AS upto FROM dead_letters WHERE code = 'replayed' AND pipeline = ` + sqlText(pipeline) + ` GROUP BY ALL),
+letters AS (SELECT l.*, l.batch < coalesce(m.upto, 0) AS replayed FROM dead_letters l LEFT JOIN marks m ON m.stream = l.stream
+  WHERE l.code <> 'replayed' AND l.pipeline = ` + sqlText(pipeline) + `)
+`
+}
+
+// shownBlob is SQL that shows a BLOB as text where it is text, and how it is shown.
+func shownBlob(column string) string {
+	return fmt.Sprintf("coalesce(TRY(decode(%[1]s)), to_base64(%[1]s)) AS %[1]s, CASE WHEN %[1]s IS NULL THEN NULL WHEN TRY(decode(%[1]s)) IS NULL THEN 'base64' ELSE 'text' END AS %[1]s_encoding", column)
+}
+
+// sql lists the letters that are wanted.
+func (f *lettersFlags) sql(pipeline string) string {
+	where, limit := "", ""
+	if len(f.narrow) > 0 {
+		where = " WHERE " + strings.Join(f.narrow, " AND ")
+	}
+	if f.limit > 0 {
+		limit = fmt.Sprintf(" LIMIT %d", f.limit)
+	}
+	if f.records {
+		return lettersOf(pipeline) + `, wanted AS (SELECT * FROM letters` + where + ` ORDER BY batch_time DESC, stream DESC, batch DESC, topic, partition, "offset", sink` + limit + `)
+SELECT topic, partition, "offset", timestamp, source, sink, code, reason, stream, batch, batch_time, replayed, ` + shownBlob("key") + `, ` + shownBlob("value") + `, headers
+FROM wanted ORDER BY batch_time DESC, stream DESC, batch DESC, topic, partition, "offset", sink`
+	}
+	return lettersOf(pipeline) + `, grouped AS (
+  SELECT code, source, sink, regexp_replace(split_part(reason, chr(10), 1), '"[^"]*"|''[^'']*''|[0-9]+', '…', 'g') AS reason, count(*) AS letters, count(*) FILTER (NOT replayed) AS waiting,
+    max(batch_time) AS newest, arg_max({t: topic, p: partition, o: "offset", v: value, r: reason, b: batch}, (batch_time, batch, topic, partition, "offset")) AS x
+  FROM letters` + where + ` GROUP BY ALL),
+shown AS (SELECT *, x.v AS value FROM grouped)
+SELECT code, source, sink, reason, letters, waiting, newest, x.b AS newest_batch, x.t AS topic, x.p AS partition, x.o AS "offset", x.r AS example, ` + shownBlob("value") + `
+FROM shown ORDER BY letters DESC, code, source, sink, reason` + limit
+}
+
+// topicLetters lists what a topic has: its letters become a file of the columns
+// that a table would have.
+func (a *app) topicLetters(ctx context.Context, p *pipeline.Pipeline, spec *config.Spec, format string, f lettersFlags) (failed error) {
+	if f.waiting {
+		return fmt.Errorf("%w: --waiting is for letters in a table: a topic does not say which ones were run again", errUsage)
+	}
+	dir, err := os.MkdirTemp("", "frazil-letters-")
+	if err != nil {
+		return fmt.Errorf("a folder for the letters of the topic: %w", err)
+	}
+	defer func() { failed = errors.Join(failed, os.RemoveAll(dir)) }()
+	name := filepath.Join(dir, "letters.parquet")
+	if err := a.copyLetters(ctx, p, name); err != nil {
+		return err
+	}
+	none := *spec
+	none.Sinks = config.Ordered[config.Sink]{}
+	e, err := a.engine(ctx, &none, p, f.queryFlags)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	return a.printQuery(ctx, e, format, strings.Replace(f.sql(spec.Name), "WITH ", "WITH dead_letters AS (FROM read_parquet("+sqlText(name)+")), ", 1))
+}
+
+// copyLetters writes the letters of a topic to a file.
+func (a *app) copyLetters(ctx context.Context, p *pipeline.Pipeline, name string) error {
+	out, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("a file for the letters of the topic: %w", err)
+	}
+	w, err := pqarrow.NewFileWriter(deadletter.Schema(), out, parquet.NewWriterProperties(parquet.WithCompression(compress.Codecs.Zstd)), pqarrow.DefaultWriterProps())
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", name, err), out.Close())
+	}
+	err = p.TopicLetters(ctx, w.Write)
+	return errors.Join(err, w.Close()) // and out
+}
