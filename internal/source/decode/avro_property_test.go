@@ -480,13 +480,18 @@ func FuzzAvro(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	single, err := newAvro(Options{Reader: Schema{Text: schema}, Framing: "single_object"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	own := fingerprint(avro.MustParse(schema))
+	m := newMeter()
 	f.Fuzz(func(t *testing.T, value []byte) {
-		for i, d := range []*avroDecoder{d, resolving} {
-			in := value
-			if i == 1 {
-				in = append([]byte{0, 0, 0, 0, 1}, value...)
-			}
-			err := d.Append(Record{Value: nonNil(in)})
+		heads := [][]byte{nil, {0, 0, 0, 0, 1}, append([]byte{0xc3, 1}, own[:]...)}
+		for i, d := range []*avroDecoder{d, resolving, single} {
+			in := append(heads[i], value...)
+			var err error
+			m.within(t, perByte*len(in)+valueBytes*(budgetMin+budgetPerByte*len(in)), func() { err = d.Append(Record{Value: nonNil(in)}) })
 			var e *Error
 			switch {
 			case err == nil && d.Rows() != 1:

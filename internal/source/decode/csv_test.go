@@ -158,9 +158,11 @@ func FuzzCSV(f *testing.F) {
 	for _, s := range []string{"1,x,y", "1,\"a\"\"b\",", "\"2\",\"a\nb\",c\r\n", "a,b", "1,b\n2,c", `1,"x"y,z`, `1,x"y,z`, "1,\r,2", ",,", "\n", `1," ","`, "01,x,y"} {
 		f.Add([]byte(s))
 	}
+	m := newMeter()
 	f.Fuzz(func(t *testing.T, value []byte) {
 		d := csvDecoderOf(t, "a BIGINT, b VARCHAR, c VARCHAR", Options{CSV: CSV{Null: "NULL"}})
-		err := d.Append(Record{Value: bytes.Clone(value)})
+		var err error
+		m.within(t, perByte*len(value), func() { err = d.Append(Record{Value: bytes.Clone(value)}) })
 		var e *Error
 		if err != nil && (!errors.As(err, &e) || e.Pos < 0 || e.Pos > len(value) || d.Rows() != 0) {
 			t.Fatalf("%q: an error without a place, or a row left: %v, %d rows", value, err, d.Rows())

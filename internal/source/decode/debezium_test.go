@@ -365,11 +365,14 @@ func FuzzDebezium(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	const ddl = "id INTEGER, s VARCHAR, t TIMESTAMP, d DECIMAL(9,2), l DATE[]"
+	m := newMeter()
 	f.Fuzz(func(t *testing.T, value []byte) {
 		bare := envelope(t, ddl, Options{Timestamps: "ms"})
 		full := joinedOf(t, envelope(t, ddl, Options{Timestamps: "ms", Unknown: Column, Include: []string{IncludeBefore, IncludeSource, IncludeTransaction}}), keyOf(t, "json", "id INTEGER, k VARCHAR", Options{Envelope: "debezium"}))
 		for range 2 { // the second time with what the first one left
-			if err := full.Append(Record{Key: value, Value: value}); err != nil && full.Rows() != 0 {
+			var err error
+			m.within(t, perByte*len(value), func() { err = full.Append(Record{Key: value, Value: value}) })
+			if err != nil && full.Rows() != 0 {
 				t.Fatalf("%q: %v, %d rows", value, err, full.Rows())
 			}
 			for _, a := range full.Take() {

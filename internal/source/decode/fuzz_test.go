@@ -28,9 +28,11 @@ func FuzzJSON(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	m := newMeter()
 	f.Fuzz(func(t *testing.T, value []byte) {
 		d := decoder(t, fuzzDDL, Options{})
-		err := d.Append(Record{Value: bytes.Clone(value)})
+		var err error
+		m.within(t, perByte*len(value), func() { err = d.Append(Record{Value: bytes.Clone(value)}) })
 		want, wrong := oracle(value)
 		if err != nil {
 			var e *Error

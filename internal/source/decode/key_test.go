@@ -212,12 +212,14 @@ func FuzzKey(f *testing.F) {
 		f.Add([]byte(s), []byte(`{"v":1}`))
 	}
 	f.Add([]byte(nil), []byte(`{"v":`))
+	m := newMeter()
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		for _, c := range []struct{ format, columns string }{
 			{"json", "id BIGINT"}, {"json", "id VARCHAR, n DECIMAL(9,2)"}, {"string", ""}, {"string", "id UUID"}, {"string", "id TIMESTAMP"}, {"string", "id DOUBLE"}, {"kafka", "id BIGINT"}, {"raw", ""},
 		} {
 			d := joinedOf(t, decoder(t, "v INTEGER, w VARCHAR[]", Options{}), keyOf(t, c.format, c.columns, Options{}))
-			err := d.Append(Record{Key: key, Value: value})
+			var err error
+			m.within(t, perByte*(len(key)+len(value)), func() { err = d.Append(Record{Key: key, Value: value}) })
 			var e *Error
 			switch {
 			case err == nil && d.Rows() != 1, err != nil && d.Rows() != 0:

@@ -398,12 +398,14 @@ func FuzzProtobuf(f *testing.F) {
 	f.Add(true, []byte("\x08\x01\x28\x07"))
 	all, allMessage := protobuf(f, Options{Reader: allProto(f), Message: "test.All"})
 	old, oldMessage := protobuf(f, Options{Reader: allProto(f), Message: "test.Old"})
+	mem := newMeter()
 	f.Fuzz(func(t *testing.T, proto2 bool, value []byte) {
 		d, m := all, dynamicpb.NewMessage(allMessage)
 		if proto2 {
 			d, m = old, dynamicpb.NewMessage(oldMessage)
 		}
-		err := d.Append(Record{Value: bytes.Clone(value)})
+		var err error
+		mem.within(t, perByte*len(value)+valueBytes*(spareFree+sparePerByte*len(value)), func() { err = d.Append(Record{Value: bytes.Clone(value)}) })
 		wrong := library(value, m)
 		if err != nil {
 			var e *Error
@@ -459,10 +461,13 @@ func FuzzProtobufJSON(f *testing.F) {
 		}
 		f.Add(value)
 	}
+	mem := newMeter()
 	f.Fuzz(func(t *testing.T, value []byte) {
 		m := dynamicpb.NewMessage(md)
 		wrong := library(value, m)
-		if err := d.Append(Record{Value: bytes.Clone(value)}); err != nil {
+		var err error
+		mem.within(t, perByte*len(value)+valueBytes*spareFree, func() { err = d.Append(Record{Value: bytes.Clone(value)}) })
+		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) || e.Pos < 0 || e.Pos > len(value) || d.Rows() != 0 {
 				t.Fatalf("%x: an error without a place, or a row left: %v, %d rows", value, err, d.Rows())
