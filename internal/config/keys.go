@@ -73,7 +73,7 @@ var keys = map[string]key{
 	"sources.*.options.unknown_fields":       {doc: "Members of an object that are no columns. ignore (default), reject: the record is bad, column: kept as JSON text in _unknown.", values: "ignore reject column"},
 	"sources.*.options.framing":              {doc: "What stands before a record. registry (default with registry): its schema's id. single_object, of Avro: its schema's fingerprint. none (default with schema_file): nothing.", values: "registry single_object none"},
 	"sources.*.options.message":              {doc: "The Protobuf message that the records are, with its package. Default: the first one of the schema."},
-	"sources.*.options.encoding":             {doc: "Compression inside of values; Kafka's own is read as it is. none (default), gzip, zstd: a value may have up to 64MiB without it.", values: "none gzip zstd"},
+	"sources.*.options.encoding":             {doc: "Compression inside of values; Kafka's own is read as it is. none (default), gzip, zstd: a value may have up to max_record_bytes without it.", values: "none gzip zstd"},
 	"sources.*.options.delimiter":            {doc: "Of csv: the character between values. Default a comma."},
 	"sources.*.options.quote":                {doc: "Of csv: the character around values that hold delimiters, doubled inside of them. Default \"; \"\": none."},
 	"sources.*.options.null_string":          {doc: "Of csv: the text that stands for NULL where it is not in quotes. Default: an empty value."},
@@ -109,6 +109,7 @@ var keys = map[string]key{
 	"sources.*.tombstones":                   {doc: "Records without a value. drop (default, counted), keep: a row of NULLs, reject: a bad record.", values: "drop keep reject"},
 	"sources.*.metadata":                     {doc: "Adds _topic, _partition, _offset, _timestamp, _key and _headers."},
 	"sources.*.on_bad_record":                {doc: "A record that cannot be decoded, or on which SQL fails. fail: stop and name it. skip: count it and go on. dead_letter: keep it there and go on. Default fail, with a dead_letter key dead_letter.", values: "dead_letter fail skip"},
+	"sources.*.max_record_bytes":             {doc: "A larger record is bad, with the code oversize: its key, value and headers as they are in Kafka, without the compression of their batch; and its value without its encoding. Default 64MiB, at most 256MiB."},
 
 	"tables":                       {doc: "Dimension tables to join with, by the name that SQL uses. Each is pinned to one version for each batch."},
 	"tables.*":                     {doc: "A dimension table, from one of iceberg, parquet, csv or postgres."},

@@ -50,20 +50,22 @@ type Catalog struct {
 
 // Source is a relation that is streamed.
 type Source struct {
-	Kafka       *Kafka        `yaml:"kafka"`
-	Format      string        `yaml:"format"`
-	Options     FormatOption  `yaml:"options"`
-	Columns     string        `yaml:"columns"`
-	Timestamps  string        `yaml:"timestamps"`
-	Tombstones  string        `yaml:"tombstones"`
-	Metadata    bool          `yaml:"metadata"`
-	OnBadRecord string        `yaml:"on_bad_record"`
-	SchemaFile  string        `yaml:"schema_file"`
-	Registry    *Registry     `yaml:"registry"`
-	Envelope    string        `yaml:"envelope"`
-	Key         *Key          `yaml:"key"`
-	Expect      Ordered[Rule] `yaml:"expect"`
-	Watermark   any           `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
+	Kafka       *Kafka       `yaml:"kafka"`
+	Format      string       `yaml:"format"`
+	Options     FormatOption `yaml:"options"`
+	Columns     string       `yaml:"columns"`
+	Timestamps  string       `yaml:"timestamps"`
+	Tombstones  string       `yaml:"tombstones"`
+	Metadata    bool         `yaml:"metadata"`
+	OnBadRecord string       `yaml:"on_bad_record"`
+	// MaxRecordBytes is never nil after Load.
+	MaxRecordBytes *Bytes        `yaml:"max_record_bytes"`
+	SchemaFile     string        `yaml:"schema_file"`
+	Registry       *Registry     `yaml:"registry"`
+	Envelope       string        `yaml:"envelope"`
+	Key            *Key          `yaml:"key"`
+	Expect         Ordered[Rule] `yaml:"expect"`
+	Watermark      any           `yaml:"watermark" later:"watermarks come with windows in a later version; leave it out"`
 }
 
 // Rule is a condition that each row must fulfil.

@@ -185,12 +185,30 @@ func (p *parse) source(path, pipeline string, letters bool, s *Source) {
 	default:
 		p.one(path+".on_bad_record", &s.OnBadRecord, "fail", "skip")
 	}
+	p.recordBytes(path+".max_record_bytes", s)
 	p.expect(path+".expect", letters, &s.Expect)
 	if s.Kafka == nil {
 		p.fail(path, "kafka is missing; write brokers and topics")
 		return
 	}
 	p.kafka(path+".kafka", pipeline, s.Kafka)
+}
+
+// The bounds of max_record_bytes: any text of a record that becomes longer in a
+// column, up to six times, must still have a place there.
+const (
+	recordBytesDefault = 64 << 20
+	recordBytesMax     = 256 << 20
+)
+
+func (p *parse) recordBytes(path string, s *Source) {
+	if s.MaxRecordBytes == nil {
+		most := Bytes(recordBytesDefault)
+		s.MaxRecordBytes = &most
+	}
+	if n := *s.MaxRecordBytes; n < 1 || n > recordBytesMax {
+		p.fail(path, "%d bytes are not between 1 and 256MiB; the default is 64MiB", n)
+	}
 }
 
 // expect checks the rules of a source or a sink.

@@ -78,6 +78,12 @@ func Schema() *arrow.Schema {
 		arrow.Field{Name: "replayed_to", Type: number, Nullable: true}), nil)
 }
 
+// Truncated is the key of a header that a letter has whose payload was too large to
+// be kept: of key and value it has the beginning, and of the headers none. The
+// header's value is the size of the whole payload, in digits. Such a letter is not the
+// record, and must not be taken for it.
+const Truncated = "frazil.truncated"
+
 // Header is one header of a record.
 type Header struct{ Key, Value []byte }
 

@@ -337,7 +337,7 @@ func (f *feed) reject(rows arrow.RecordBatch, memoryShort bool, cause error) err
 	r := f.job.Ranges[rangesOf(rows).Value(0)]
 	offset := offsetsOf(rows).Value(0)
 	if memoryShort {
-		return fmt.Errorf("%w: %s: the record at offset %d of %s needs more memory than there is; raise memory: %w", batch.ErrInvalid, f.whose(), offset, r.TopicPartition, cause)
+		return fmt.Errorf("%w: %s: the record at offset %d of %s needs more memory than there is; raise memory, or set max_record_bytes of its source below its size: %w", batch.ErrInvalid, f.whose(), offset, r.TopicPartition, cause)
 	}
 	i := slices.IndexFunc(f.opts.Sources, func(s Source) bool { return s.Name == f.source })
 	one := batch.Reject{TopicPartition: r.TopicPartition, Offset: offset, Code: batch.CodeCast, Reason: cause.Error()}

@@ -327,7 +327,7 @@ func (p *Pipeline) sourceOptions(name string, readers map[string]decode.Schema) 
 		Name: name, Kafka: kafkaOptions(k), Topics: k.Topics, Pattern: k.TopicPattern,
 		Start:       source.Start{Latest: k.Start.Text == "latest", Time: k.Start.Time, Offsets: k.Start.Offsets},
 		Uncommitted: k.Isolation == "read_uncommitted", Group: *k.Group, Tombstones: source.Tombstones(s.Tombstones),
-		SkipBad: s.OnBadRecord == "skip", DeadLetters: s.OnBadRecord == "dead_letter", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata,
+		SkipBad: s.OnBadRecord == "skip", DeadLetters: s.OnBadRecord == "dead_letter", RecordLoss: k.OnDataLoss == "record", Metadata: s.Metadata, MaxRecordBytes: int(*s.MaxRecordBytes),
 		Decoder: func() (decode.Decoder, error) { return p.decoder(name, readers) },
 	}
 }

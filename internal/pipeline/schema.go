@@ -190,6 +190,9 @@ func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(stri
 		Message: s.Options.Message, CSV: decode.CSV{Delimiter: s.Options.Delimiter, Quote: s.Options.Quote, Null: s.Options.Null}, Encoding: s.Options.Encoding,
 		Include: s.Options.Include,
 	}
+	if s.MaxRecordBytes != nil { // not of a key
+		o.ValueMax = int(*s.MaxRecordBytes)
+	}
 	if s.Envelope != "none" {
 		o.Envelope = s.Envelope
 	}

@@ -95,11 +95,14 @@ type walker struct {
 	decode.Record
 	offset    int64
 	timestamp int64 // milliseconds since 1970
+	bytes     int64 // of key, value and headers, with their lengths
+	missing   int64 // bytes of key and value that were passed over
 	err       error
 
 	batch recordBatch
 	in    []byte
 	left  int
+	flow  *flow // instead of in, of a batch that is not held
 }
 
 // walk begins to read a batch whose decompressed records are data. headers is
@@ -111,6 +114,9 @@ func (b recordBatch) walk(data []byte, headers []decode.Header) walker {
 // next moves on to the next record. It returns false at the end and after an
 // error.
 func (w *walker) next() bool {
+	if w.flow != nil {
+		return w.flow.next(w)
+	}
 	if w.left <= 0 {
 		if len(w.in) > 0 && w.err == nil {
 			w.err = errors.New("there are bytes behind the last record")
@@ -130,6 +136,7 @@ func (w *walker) next() bool {
 		w.timestamp = w.batch.maxTime
 	}
 	w.offset = w.batch.base + c.varint()
+	w.bytes = int64(len(c.in))
 	w.Key = c.bytes()
 	w.Value = c.bytes()
 	w.Headers = w.Headers[:0]

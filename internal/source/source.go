@@ -71,6 +71,9 @@ type Options struct {
 	// is never compacted, and goes on; else they are batch.ErrDataLost.
 	RecordLoss bool
 	Metadata   bool // add the columns of decode.MetadataFields
+	// MaxRecordBytes is the most that a record may have: its key, value and headers
+	// as they lie in its batch without compression. A larger one is bad. 0: 64 MiB.
+	MaxRecordBytes int
 	// Decoder makes a decoder for the records. It is called for each worker.
 	Decoder func() (decode.Decoder, error)
 }
@@ -209,6 +212,7 @@ func New(sources []Options, limits Limits, clock Clock, log *slog.Logger, onSkip
 }
 
 func (s *Source) relation(o Options) (*relation, error) {
+	o.MaxRecordBytes = cmp.Or(o.MaxRecordBytes, recordBytesDefault)
 	r := &relation{
 		Options: o, clock: s.clock, log: s.log.With("source", o.Name), stats: &s.stats,
 		known: map[string]topic{}, doubted: map[string]bool{}, awaited: map[string]bool{}, policies: map[string]policy{},

@@ -24,9 +24,9 @@ const (
 )
 
 const (
-	// unpackedMax bounds what one batch may become: a few bytes can claim to be
-	// gigabytes.
-	unpackedMax = 256 << 20
+	// unpackedMax is the most that one batch becomes in memory: a few bytes can
+	// become gigabytes. A larger batch is read record by record (see flow).
+	unpackedMax = 64 << 20
 	// scratchMax is how much of a buffer an unpacker keeps after a large batch.
 	scratchMax = 4 << 20
 	// scratchFactor times the compressed size is where a buffer begins whose
@@ -36,6 +36,11 @@ const (
 )
 
 var errTooLarge = fmt.Errorf("it has more than %d MiB", unpackedMax>>20)
+
+// tooLarge says whether a batch could not be decompressed for its size alone.
+func tooLarge(err error) bool {
+	return errors.Is(err, errTooLarge) || errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded)
+}
 
 // unpacker decompresses batches, one after the other, into one buffer.
 type unpacker struct {
@@ -127,20 +132,28 @@ func (u *unpacker) fromSnappy(dst, src []byte) ([]byte, error) {
 		return u.snappyBlock(dst, src)
 	}
 	for src = src[xerialHeader:]; len(src) > 0; {
-		if len(src) < 4 {
-			return nil, io.ErrUnexpectedEOF
-		}
-		n := int64(binary.BigEndian.Uint32(src))
-		if src = src[4:]; n > int64(len(src)) {
-			return nil, io.ErrUnexpectedEOF
-		}
-		var err error
-		if dst, err = u.snappyBlock(dst, src[:n]); err != nil {
+		block, rest, err := xerialBlock(src)
+		if err != nil {
 			return nil, err
 		}
-		src = src[n:]
+		if dst, err = u.snappyBlock(dst, block); err != nil {
+			return nil, err
+		}
+		src = rest
 	}
 	return dst, nil
+}
+
+// xerialBlock splits the first block off.
+func xerialBlock(src []byte) (block, rest []byte, err error) {
+	if len(src) < 4 {
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	n := int64(binary.BigEndian.Uint32(src))
+	if src = src[4:]; n > int64(len(src)) {
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	return src[:n], src[n:], nil
 }
 
 // snappyRatio is above what snappy can reach: a copy of 64 bytes takes three.

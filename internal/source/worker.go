@@ -113,12 +113,12 @@ func (w *worker) piece(ctx context.Context, p piece, chunks chan<- chunk) error 
 // batch decodes the records of one batch that are in the range. Offsets that are
 // not above the ones before are an error: a record would be read twice.
 func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan<- chunk) error {
-	data, err := w.unpack.records(b.recordBatch)
+	it, err := w.walk(ctx, b.recordBatch)
 	if err != nil {
 		return w.unreadable(p, b, err)
 	}
+	defer it.close()
 	next := b.base
-	it := b.walk(data, w.headers)
 	for it.next() {
 		if it.offset < next {
 			return w.unreadable(p, b, fmt.Errorf("offset %d comes behind offset %d", it.offset, next-1))
@@ -141,6 +141,9 @@ func (w *worker) batch(ctx context.Context, p piece, b fetchedBatch, chunks chan
 	}
 	w.headers = it.Headers
 	w.batches++
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if it.err != nil {
 		return w.unreadable(p, b, it.err)
 	}
@@ -157,6 +160,9 @@ func (w *worker) unreadable(p piece, b fetchedBatch, cause error) error {
 func (w *worker) record(ctx context.Context, p piece, it *walker, chunks chan<- chunk) error {
 	w.tally.Data++
 	w.tally.Bytes += int64(len(it.Key) + len(it.Value))
+	if it.bytes > int64(w.r.MaxRecordBytes) {
+		return w.oversize(ctx, p, it, chunks)
+	}
 	if it.Value == nil {
 		switch w.r.Tombstones {
 		case Reject:
@@ -249,8 +255,12 @@ func (w *worker) bad(ctx context.Context, p piece, it *walker, chunks chan<- chu
 	if reason.Key {
 		of, bytes = "key", it.Key
 	}
-	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its %s is %s; correct the columns of source %s, or set on_bad_record: skip to count such records, or dead_letter to keep them, and go on",
-		batch.ErrInvalid, it.offset, p.TopicPartition, cause, of, shown(bytes), w.r.Name)
+	todo := "correct the columns"
+	if code == batch.CodeOversize {
+		todo = "raise max_record_bytes"
+	}
+	return fmt.Errorf("%w: bad record at offset %d of %s: %w; its %s is %s; %s of source %s, or set on_bad_record: skip to count such records, or dead_letter to keep them, and go on",
+		batch.ErrInvalid, it.offset, p.TopicPartition, cause, of, shown(bytes), todo, w.r.Name)
 }
 
 // shown is a bad record's value or key for an error.
@@ -276,6 +286,9 @@ func (w *worker) letter(p piece, it *walker, code batch.Code, reason string) {
 	}
 	for _, h := range it.Headers {
 		l.Headers = append(l.Headers, deadletter.Header(h))
+	}
+	if it.bytes > payloadMax {
+		cutLetter(&l, it.bytes)
 	}
 	w.letters.Add(l)
 }

@@ -4,6 +4,7 @@
 package decode
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -119,6 +120,8 @@ type Options struct {
 	// Encoding is how values are compressed: EncodingGzip, EncodingZstd, or "none"
 	// ("").
 	Encoding string
+	// ValueMax is the most that a compressed value may become; 0: 64 MiB.
+	ValueMax int
 }
 
 // New returns a decoder for the values of records in a format of the spec.
@@ -127,7 +130,7 @@ func New(format string, columns []arrow.Field, o Options) (Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newEncoded(d, o.Encoding, valueMax)
+	return newEncoded(d, o.Encoding, cmp.Or(o.ValueMax, valueMax))
 }
 
 func newFormat(format string, columns []arrow.Field, o Options) (Decoder, error) {

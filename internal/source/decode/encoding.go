@@ -98,7 +98,7 @@ func (e *encodedDecoder) Append(r Record) error {
 	value, err := e.unpack(slices.Grow(e.buffer[:0], min(scratchFactor*len(r.Value), scratchKept)), r.Value)
 	switch {
 	case errors.Is(err, errTooLarge):
-		return &Error{Code: batch.CodeOversize, Reason: fmt.Sprintf("the value has more than %d MiB without its compression (%s)", e.max>>20, e.name), Pos: -1}
+		return &Error{Code: batch.CodeOversize, Reason: fmt.Sprintf("the value has more than %d bytes without its compression (%s); max_record_bytes is the most", e.max, e.name), Pos: -1}
 	case err != nil:
 		return &Error{Code: batch.CodeDecode, Reason: fmt.Sprintf("the value cannot be decompressed as %s: %v", e.name, err), Pos: -1}
 	}

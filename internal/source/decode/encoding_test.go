@@ -124,7 +124,7 @@ func TestEncodingBombs(t *testing.T) {
 				t.Errorf("%s, %s: %d MiB were allocated", encoding, name, n>>20)
 			}
 			var e *Error
-			if large := errors.As(err, &e) && e.Code == batch.CodeOversize && strings.Contains(e.Reason, "more than 8 MiB"); large != c.large || !c.large && err != nil {
+			if large := errors.As(err, &e) && e.Code == batch.CodeOversize && strings.Contains(e.Reason, "more than 8388608 bytes"); large != c.large || !c.large && err != nil {
 				t.Errorf("%s, %s: %v", encoding, name, err)
 			}
 			if got := cap(d.(*encodedDecoder).buffer); got > scratchKept {
