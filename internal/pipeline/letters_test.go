@@ -338,7 +338,10 @@ func TestDeadLetterTopic(t *testing.T) {
 var errKilled = errors.New("killed")
 
 // killer ends a process at one of its calls: from then on nothing is answered.
-type killer struct{ left int }
+type killer struct {
+	left   int
+	before string // the sink before whose commit it ends
+}
 
 func (k *killer) step() error {
 	if k.left--; k.left <= 0 {
@@ -364,7 +367,7 @@ func (k *killer) rooms(r driver.Rooms) driver.Rooms {
 	r.Executor = killedExecutor{r.Executor, k}
 	r.Tasks = inTurn{}
 	for i := range r.Sinks {
-		r.Sinks[i].Table = killedTable{r.Sinks[i].Table, k}
+		r.Sinks[i].Table = killedTable{r.Sinks[i].Table, r.Sinks[i].Name, k}
 	}
 	return r
 }
@@ -409,7 +412,8 @@ func (e killedExecutor) Execute(ctx context.Context, job batch.Job, read func(em
 
 type killedTable struct {
 	driver.Table
-	k *killer
+	sink string
+	k    *killer
 }
 
 // Load implements driver.Table.
@@ -418,16 +422,26 @@ func (t killedTable) Load(ctx context.Context) (driver.View, error) {
 		return nil, errKilled
 	}
 	v, err := t.Table.Load(ctx)
-	return killedView{v, t.k}, err
+	return killedView{v, t.sink, t.k}, err
 }
 
 type killedView struct {
 	driver.View
-	k *killer
+	sink string
+	k    *killer
 }
 
 // Commit implements driver.View.
 func (v killedView) Commit(ctx context.Context, s *batch.Stamp, f driver.Files) (id int64, err error) {
+	if v.sink == v.k.before {
+		v.k.left = 0
+	}
 	err = v.k.do(func() error { id, err = v.View.Commit(ctx, s, f); return err })
+	return id, err
+}
+
+// Stage implements driver.View.
+func (v killedView) Stage(ctx context.Context, s *batch.Stamp, f driver.Files) (id int64, err error) {
+	err = v.k.do(func() error { id, err = v.View.Stage(ctx, s, f); return err })
 	return id, err
 }
