@@ -15,7 +15,7 @@ import (
 type lossy struct {
 	driver.Source
 	driver.Executor
-	rows, letters, bad, scanned, read, unread, rejected, code, handed, written bool
+	rows, letters, bad, scanned, read, unread, rejected, code, handed, written, rule, ruled bool
 }
 
 func (l *lossy) Read(ctx context.Context, ranges []batch.Range, emit, letters func(arrow.RecordBatch) error) (batch.Tally, error) {
@@ -65,6 +65,12 @@ func (l *lossy) Execute(ctx context.Context, job batch.Job, read func(emit, lett
 	if l.rejected {
 		one.Letters--
 	}
+	if l.rule {
+		one.SourceLetters--
+	}
+	if l.ruled {
+		one.Rules = map[string]int64{"rule1": 2, "rule2": 1}
+	}
 	if l.code {
 		one.RejectedBy.Cast--
 	}
@@ -81,10 +87,13 @@ func TestLossIsCaught(t *testing.T) {
 		"nothing": {}, "rows of the source": {rows: true}, "letters of the source": {letters: true}, "a code": {bad: true}, "a record": {read: true},
 		"a row before SQL": {scanned: true}, "a row within SQL": {unread: true}, "a letter of SQL": {rejected: true}, "a code of SQL": {code: true},
 		"letters before their table": {handed: true}, "rows before their files": {written: true},
+		"a letter of a rule of the source": {rule: true}, "a rule counted twice": {ruled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario(t, simConfig{tables: 1, drivers: 1, letters: true})
 			s.add(0, record{id: 100, bad: true})
+			s.add(0, record{id: 102, rule: toLetter})
+			s.add(0, record{id: 103, rule: toNobody})
 			poison := record{id: 101, to: [simSinks]bool{true}}
 			poison.poison[0] = true
 			s.add(1, poison)

@@ -300,8 +300,8 @@ func (w *world) checkLetters(pipe int) {
 	for p := range int32(simPartitions) {
 		start := w.tables[0].newest(pipe).first().Start[w.tp(p)]
 		for _, r := range w.part(w.tp(p)).records[start:] {
-			if r.bad && !has[w.cfg.tables][r.id*simLetters] {
-				w.fail("letter lost", "record %d cannot be decoded and is no dead letter", r.id)
+			if (r.bad || r.rule == toLetter) && !has[w.cfg.tables][r.id*simLetters] {
+				w.fail("letter lost", "record %d cannot be decoded, or fails a rule of the source, and is no dead letter", r.id)
 			}
 			for s := range w.cfg.tables {
 				if r.poison[s] && !r.narrow && has[s][r.id] == has[w.cfg.tables][r.letter(s)] {

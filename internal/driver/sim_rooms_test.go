@@ -249,21 +249,61 @@ type simJob struct {
 
 func (x *simJob) emit(rows arrow.RecordBatch) error {
 	w := x.p.w
+	refused, err := x.rules(rows)
+	if err != nil {
+		return err
+	}
 	for i := range w.sinks() {
 		if !slices.Contains(x.job.Sinks, sinkName(i)) && (!x.toLetters || !slices.Contains(x.job.Letters.Sinks, sinkName(i))) {
 			continue
 		}
-		if err := x.run(i, rows); err != nil {
+		if err := x.run(i, rows, refused); err != nil {
 			return err
 		}
 	}
 	if x.toLetters {
 		res := x.results[sinkName(w.cfg.tables)]
+		res.SourceLetters += refused.SourceLetters
 		res.Scanned += rows.NumRows()
 		res.Unread += rows.NumRows()
 		x.results[sinkName(w.cfg.tables)] = res
 	}
 	return nil
+}
+
+// record is the one of a row.
+func (x *simJob) record(rows arrow.RecordBatch, i int) record {
+	r := x.job.Ranges[rows.Column(1).(*array.Int32).Value(i)]
+	return x.p.w.part(r.TopicPartition).records[rows.Column(2).(*array.Int64).Value(i)]
+}
+
+// rules are those of the source: what fails one is in no sink, and one dead letter
+// at most.
+func (x *simJob) rules(rows arrow.RecordBatch) (refused batch.Inputs, err error) {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(simSchema.Fields()[:1], nil))
+	for i := range int(rows.NumRows()) {
+		rec := x.record(rows, i)
+		switch rec.rule {
+		case toLetter:
+			refused.Rejected++
+			refused.RejectedBy.Constraint++
+			if x.toLetters && x.job.Letters.Source {
+				refused.SourceLetters++
+				b.Field(0).(*array.Int64Builder).Append(rec.id * simLetters)
+			}
+		case toNobody:
+			refused.Dropped++
+		default:
+			continue
+		}
+		one := batch.Inputs{Rules: map[string]int64{fmt.Sprint("rule", rec.rule): 1}}
+		refused.Scanned++
+		refused = refused.Plus(one)
+	}
+	if out := b.NewRecordBatch(); out.NumRows() > 0 {
+		return refused, x.letters(out)
+	}
+	return refused, nil
 }
 
 // letters takes dead letters.
@@ -280,18 +320,21 @@ func (x *simJob) letters(rows arrow.RecordBatch) error {
 }
 
 // run is the SQL of one sink over one record batch. Where the sink takes no part,
-// only what it rejects counts.
-func (x *simJob) run(s int, rows arrow.RecordBatch) error {
+// only what it rejects counts. refused are those that a rule of the source keeps
+// from it.
+func (x *simJob) run(s int, rows arrow.RecordBatch, refused batch.Inputs) error {
 	w, name := x.p.w, sinkName(s)
 	wanted := slices.Contains(x.job.Sinks, name)
 	one := arrow.NewSchema(simSchema.Fields()[:1], nil)
 	b, bad := array.NewRecordBuilder(memory.DefaultAllocator, simRowSchema), array.NewRecordBuilder(memory.DefaultAllocator, one)
 	res := x.results[name]
-	res.Scanned += rows.NumRows()
+	res.Scanned += rows.NumRows() - refused.Scanned
+	res.Inputs = res.Inputs.Plus(refused)
 	for i := range int(rows.NumRows()) {
-		r := x.job.Ranges[rows.Column(1).(*array.Int32).Value(i)]
-		rec := w.part(r.TopicPartition).records[rows.Column(2).(*array.Int64).Value(i)]
+		rec := x.record(rows, i)
 		switch {
+		case rec.rule != noRule:
+			continue
 		case rec.poison[s] && w.cfg.letters && x.p.spec[s] == 1:
 			res.Rejected++
 			res.RejectedBy.Cast++

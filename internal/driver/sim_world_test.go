@@ -107,6 +107,7 @@ type record struct {
 	hole   bool
 	schema int32          // it was written with; 0: the first one
 	bad    bool           // it cannot be decoded
+	rule   int            // of its source, which it fails
 	to     [simSinks]bool // whose SQL lets it through
 	route  int            // the table of sink 1, where it feeds many
 	narrow bool           // the second spec filters it out
@@ -114,6 +115,16 @@ type record struct {
 	// rejects it, or, where there are dead letters, takes it.
 	poison [simSinks]bool
 }
+
+// Rules of the source.
+const (
+	noRule   = iota
+	toLetter // the record becomes a dead letter
+	toNobody // it is dropped
+)
+
+// refused says whether no sink gets a record.
+func (r record) refused() bool { return r.bad || r.rule != noRule }
 
 // partition is one partition of one life of the topic.
 type partition struct {
@@ -426,7 +437,8 @@ func (w *world) produce(p int32) {
 			r.poison[w.any(w.sinks())] = true
 		}
 	case 5:
-		r.bad = true
+		r.rule = w.any(3)
+		r.bad = r.rule == noRule
 	}
 	w.add(p, r)
 }
@@ -565,7 +577,7 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 			continue
 		}
 		fails := r.poison[s] && (!w.cfg.letters || hash != specHash(2))
-		if r.bad || fails || r.narrow && narrow {
+		if r.refused() || fails || r.narrow && narrow {
 			continue
 		}
 		deltas[r.key]++
@@ -613,7 +625,7 @@ func (w *world) lettersHash(spec [simSinks]int) string {
 // letters are those that a record gives under a spec of the dead letters, "" for
 // what every spec owes. A sink that has it already, as taken says, has its own.
 func (r record) letters(hash string, taken func(sink int) string) (rows []int64) {
-	if r.bad {
+	if r.bad || r.rule == toLetter {
 		return []int64{r.id * simLetters}
 	}
 	for i, v := range strings.TrimPrefix(hash, "letters") {
