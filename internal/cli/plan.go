@@ -57,6 +57,9 @@ func (a *app) printIntent(i *pipeline.Intent) error {
 		for _, c := range one.Schema {
 			say("", "~ %s", c)
 		}
+		for _, r := range one.Rules {
+			say("", "%s", r)
+		}
 		for _, c := range one.Properties {
 			say("", "= %s: it stays", c)
 		}

@@ -102,7 +102,7 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Accept: f.accept, Grace: f.grace, Log: log, Observer: both{show, status},
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return inSpec(path, err)
 	}
 	defer p.Close()
 	if f.listen != "" {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -26,9 +27,17 @@ func (a *app) open(ctx context.Context, path string, readOnly bool) (*config.Spe
 	}
 	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log, ReadOnly: readOnly})
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, inSpec(path, err)
 	}
 	return spec, p, nil
+}
+
+// inSpec names the spec's file, where an error does not say itself where in it is.
+func inSpec(path string, err error) error {
+	if at := new(config.Error); errors.As(err, &at) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 func (a *app) statusCommand() *cobra.Command {

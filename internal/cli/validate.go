@@ -63,7 +63,7 @@ func (a *app) validate(ctx context.Context, path string, connect bool) error {
 	}
 	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log, ReadOnly: true})
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return inSpec(path, err)
 	}
 	defer p.Close()
 	if connect {
@@ -94,7 +94,7 @@ func (a *app) tellChanges(ctx context.Context, path string, spec *config.Spec, p
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain SPEC", Short: "Show how each sink's SQL runs", Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
-		Long:    "Shows for each sink what its SQL reads, what runs, and the columns of its table.",
+		Long:    "Shows for each sink what its SQL reads, what runs, its rules, and the columns of its table.",
 		Example: "  frazil explain clicks.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -104,7 +104,7 @@ func (a *app) explainCommand() *cobra.Command {
 			}
 			p, err := pipeline.New(ctx, spec, pipeline.Options{ReadOnly: true})
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return inSpec(args[0], err)
 			}
 			defer p.Close()
 			for _, name := range spec.Queries() {

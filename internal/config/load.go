@@ -72,7 +72,7 @@ func Parse(file string, data []byte, env func(string) (string, bool)) (*Spec, er
 	if len(p.errors) == 0 {
 		p.validate(spec)
 	}
-	spec.mask = p.mask
+	spec.mask, spec.text = p.mask, text{file: file, data: string(data), at: p.at}
 	return spec, p.masked()
 }
 

@@ -20,6 +20,7 @@ type Spec struct {
 	Maintenance Maintenance        `yaml:"maintenance"`
 
 	mask Mask
+	text text // it was read from
 }
 
 // Trigger says when a batch begins.

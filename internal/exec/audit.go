@@ -7,8 +7,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 
-	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/exec/duckdb"
+	"github.com/frazil-io/frazil/internal/exec/stream"
 )
 
 // CheckAudit binds a rule of a sink's audit: a SELECT over the sink's rows, under
@@ -36,8 +36,12 @@ func CheckAudit(ctx context.Context, sink string, table []string, rows *arrow.Sc
 		}
 	}
 	s, err := i.Prepare(sql)
+	what := fmt.Sprintf("audit %s of sink %s", rule, sink)
 	if err != nil {
-		return fmt.Errorf("audit %s of sink %s: %w", rule, sink, err)
+		if message, at := i.Mistake(ctx, sql); message != "" {
+			return stream.At(what, sql, at, message)
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	s.Close()
 	trimmed := strings.ToUpper(strings.TrimLeft(sql, " \t\n("))
@@ -46,5 +50,5 @@ func CheckAudit(ctx context.Context, sink string, table []string, rows *arrow.Sc
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: audit %s of sink %s: it is no SELECT; write one that returns the rows that are wrong", batch.ErrInvalid, rule, sink)
+	return stream.At(what, sql, 0, "it is no SELECT; write one that returns the rows that are wrong")
 }

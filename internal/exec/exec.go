@@ -4,6 +4,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -182,7 +183,7 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 	}
 	e.queries[s.Name] = q
 	if err := e.rebind(s.Name); err != nil {
-		return err
+		return e.placed(ctx, "the sql of sink "+s.Name, "", s.SQL, "", errors.Unwrap(err))
 	}
 	schema, err := checked(s.Name, e.workers[0].statements[s.Name].Schema())
 	if err != nil {
@@ -194,7 +195,7 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 		return err
 	}
 	if len(s.Expect) > 0 {
-		return e.expectSink(a, s, q, narrow)
+		return e.expectSink(ctx, a, s, q, narrow)
 	}
 	return e.count(s.Name, q, narrow)
 }

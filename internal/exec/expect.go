@@ -56,7 +56,7 @@ func (e *Executor) expectSource(ctx context.Context, a *stream.Analyzer, s Sourc
 		return nil
 	}
 	from := stream.Numbered + s.Name
-	failed, err := e.bindRules(a, "source "+s.Name, s.Expect, quoted(from)+" AS "+quoted(s.Name))
+	failed, err := e.bindRules(ctx, a, "source "+s.Name, s.Expect, quoted(from)+" AS "+quoted(s.Name))
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (e *Executor) expectSource(ctx context.Context, a *stream.Analyzer, s Sourc
 }
 
 // expectSink makes the rules of a sink run with its SQL, over its rows.
-func (e *Executor) expectSink(a *stream.Analyzer, s Sink, q *stream.Query, narrow bool) error {
-	failed, err := e.bindRules(a, "sink "+s.Name, s.Expect, "("+q.SQL+") AS "+quoted(s.Name))
+func (e *Executor) expectSink(ctx context.Context, a *stream.Analyzer, s Sink, q *stream.Query, narrow bool) error {
+	failed, err := e.bindRules(ctx, a, "sink "+s.Name, s.Expect, "("+q.SQL+") AS "+quoted(s.Name))
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (e *Executor) needLetters(rules []Rule, of string, sources []string) error 
 
 // bindRules checks rules over the rows of a relation, and returns the expression
 // that is the place of the first one that fails.
-func (e *Executor) bindRules(a *stream.Analyzer, of string, rules []Rule, from string) (string, error) {
+func (e *Executor) bindRules(ctx context.Context, a *stream.Analyzer, of string, rules []Rule, from string) (string, error) {
 	out := &strings.Builder{}
 	out.WriteString("CASE")
 	for i, r := range rules {
@@ -122,17 +122,27 @@ func (e *Executor) bindRules(a *stream.Analyzer, of string, rules []Rule, from s
 		}
 		s, err := e.workers[0].instance.Prepare(atTime("SELECT "+sql+" AS "+quoted(r.Name)+" FROM "+from, time.Unix(0, 0)))
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", what, err)
+			return "", e.placed(ctx, what, "SELECT ", r.SQL, " FROM "+from, err)
 		}
 		fields := s.Schema().Fields()
 		s.Close()
 		if t, err := storable(fields[0]); len(fields) != 1 || err != nil || t.ID() != arrow.BOOL {
-			return "", fmt.Errorf("%w: %s: %s is not true or false; write a condition, such as user_id IS NOT NULL", batch.ErrInvalid, what, r.SQL)
+			return "", stream.At(what, r.SQL, 0, r.SQL+" is not true or false; write a condition, such as user_id IS NOT NULL")
 		}
 		fmt.Fprintf(out, " WHEN (%s) IS NOT TRUE THEN %d", sql, i)
 	}
 	out.WriteString(" END::INTEGER")
 	return out.String(), nil
+}
+
+// placed says where in a piece of SQL of the spec a mistake is that DuckDB finds in
+// what was made of it, where it finds the same in the piece itself.
+func (e *Executor) placed(ctx context.Context, what, before, sql, behind string, found error) error {
+	message, at := e.workers[0].instance.Mistake(ctx, atTime(before+sql+"\n"+behind, time.Unix(0, 0)))
+	if message == "" || !strings.Contains(found.Error(), message) || at < len(before) {
+		return fmt.Errorf("%s: %w", what, found)
+	}
+	return stream.At(what, sql, at-len(before), message)
 }
 
 func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

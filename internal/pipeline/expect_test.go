@@ -362,4 +362,64 @@ func TestExpectChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.check(p)
+	r.shown()
+}
+
+// shown: a look ahead says which rules there are, and what has failed them.
+func (r *ruled) shown() {
+	r.Helper()
+	spec := r.spec(", small: {sql: price < 1000, on_fail: drop}", ", round: {sql: price % 10 = 0, on_fail: drop}")
+	p := r.open(spec, nil)
+	i, err := p.Intent(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	var got []string
+	for _, rule := range i.Sinks[0].Rules {
+		got = append(got, rule.String())
+	}
+	want := []string{
+		"rule events.has_kind: kind IS NOT NULL, else dead_letter; failed so far: 40", "rule events.no_test: kind <> 'test', else drop; failed so far: 40",
+		"rule events.no_error: if(kind = 'error', error('as said'), true), else dead_letter", "rule positive: price > 0, else dead_letter; failed so far: 120",
+		"rule round: price % 10 = 0, else drop", "rule small is not in the spec any more; failed so far: 60",
+	}
+	if !slices.Equal(got, want) || i.Sinks[0].State != "changed" || i.Sinks[2].State != "same" || len(i.Sinks[2].Rules) != 3 || len(i.Sinks[3].Rules) != 0 || !slices.ContainsFunc(i.Steps, func(s string) bool { return strings.Contains(s, "its rules") }) {
+		r.Errorf("%+v\n%q", i, got)
+	}
+	text, err := p.Explain(r.Context(), "prices")
+	if err != nil {
+		r.Fatal(err)
+	}
+	if want := `
+  expects of each record of source events:
+    has_kind: kind IS NOT NULL, else dead_letter
+    no_test: kind <> 'test', else drop
+    no_error: if(kind = 'error', error('as said'), true), else dead_letter
+  expects of each row, or nothing of its record is written:
+    positive: price > 0, else dead_letter
+    round: price % 10 = 0, else drop
+`; !strings.Contains(text, want) {
+		r.Error(text)
+	}
+}
+
+// TestExpectMistakes: a mistake in a rule stands in the file.
+func TestExpectMistakes(t *testing.T) {
+	r := newRuled(t)
+	for _, c := range [][3]string{
+		{"kind IS NOT NULL", "knd IS NOT NULL", `spec.yaml:13:24: sources.events.expect.has_kind.sql: Binder Error: Referenced column "knd" not found`},
+		{"price > 0", "price > 0 AND pric < 9", `spec.yaml:20:45: sinks.prices.expect.positive.sql: Binder Error: Referenced column "pric" not found`},
+		{"price > 0", "price + 1", `spec.yaml:20:31: sinks.prices.expect.positive.sql: price + 1 is not true or false`},
+		{"price > 0", "price > 0 AND count(*) > 1", `spec.yaml:20:45: sinks.prices.expect.positive.sql: aggregate count`},
+		{"price > 0", "price > 0 OR OR", `spec.yaml:20:44: sinks.prices.expect.positive.sql: syntax error`},
+		{"price > 0", "price > now()", `spec.yaml:20:37: sinks.prices.expect.positive.sql: Binder Error: Cannot compare values`},
+		{"label IS NOT NULL\"}", "label IS NOT NULL\", on_fail: stop}, x: {sql: 'regexp_matches(label, 3)'}", `spec.yaml:24:77: sinks.labels.expect.x.sql: Binder Error: No function matches`},
+		{"SELECT id FROM events", "'SELECT id, idd FROM events'", `spec.yaml:26:26: sinks.ids.sql: Binder Error: Referenced column "idd" not found`},
+		{"ids: {sql", "ids: {audit: {some: SELECT idd FROM ids}, sql", `spec.yaml:26:30: sinks.ids.audit.some: Binder Error: Referenced column "idd" not found`},
+	} {
+		_, err := New(t.Context(), r.spec(c[0], c[1]), Options{ReadOnly: true})
+		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), c[2]) {
+			t.Errorf("%s: %v, want %s", c[1], err, c[2])
+		}
+	}
 }

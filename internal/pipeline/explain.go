@@ -48,7 +48,7 @@ func (p *Pipeline) Explain(ctx context.Context, name string) (string, error) {
 	if q.UsesTime {
 		fmt.Fprintf(b, "  time: __frazil_batch_time() is the plan's time, in place of now() and its kin\n")
 	}
-	fmt.Fprintf(b, "  runs:\n    %s\n  gives:\n", strings.ReplaceAll(laidOut(q.SQL), "\n", "\n    "))
+	fmt.Fprintf(b, "  runs:\n    %s\n%s  gives:\n", strings.ReplaceAll(laidOut(q.SQL), "\n", "\n    "), p.explainRules(name))
 	width := 0
 	for _, f := range p.exec.Schema(name).Fields() {
 		width = max(width, len(f.Name))

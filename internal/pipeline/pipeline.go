@@ -109,7 +109,7 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	}
 	p.noteFields(eo)
 	if p.exec, err = exec.New(ctx, eo); err != nil {
-		return nil, err
+		return nil, inFile(spec, err)
 	}
 	for _, name := range spec.Sinks.Names {
 		if o, ok := p.routeOptions(name); ok {
@@ -127,7 +127,7 @@ func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
 	}
 	if err := p.checkAudits(ctx); err != nil {
 		p.exec.Close()
-		return nil, err
+		return nil, inFile(spec, err)
 	}
 	return p, nil
 }

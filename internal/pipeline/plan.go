@@ -34,6 +34,8 @@ type SinkIntent struct {
 	Schema     []string `json:"schema,omitempty"`     // what will change in the table, and what new rows lack
 	Properties []string `json:"properties,omitempty"` // that the table has otherwise, and keeps
 	Error      string   `json:"error,omitempty"`      // why the table would be refused
+	// Rules are those of `expect` that concern it.
+	Rules []RuleIntent `json:"rules,omitempty"`
 	// CommitsPerDay and FilesPerDay go by the newest stamps; null with fewer than two.
 	CommitsPerDay *float64 `json:"commits_per_day"`
 	FilesPerDay   *float64 `json:"files_per_day"`
@@ -219,6 +221,7 @@ func (p *Pipeline) sinkIntent(ctx context.Context, name string, s state) (one Si
 	case sp != nil && sp.Hash != p.sinkHash(name):
 		one.State = "changed"
 	}
+	one.Rules = p.rulesOf(name, nil)
 	if p.Routes(name) { // its tables are made when rows choose them
 		return one, sp != nil, nil
 	}
@@ -245,6 +248,7 @@ func (p *Pipeline) sinkIntent(ctx context.Context, name string, s state) (one Si
 		one.Schema = append(one.Schema, c.String())
 	}
 	one.Properties = sink.PropertyDifferences(o, tbl)
+	one.Rules = p.rulesOf(name, tbl)
 	one.rates(tbl)
 	return one, tbl.Metadata().SnapshotByName(batch.Tag(p.spec.Name, batch.StreamMain)) != nil, nil
 }
@@ -314,7 +318,7 @@ func (i *Intent) steps(s state, stamped bool) {
 		case one.State == "joins":
 			say("sink %s joins, and catches up in batches of its own", one.Sink)
 		case one.State == "changed":
-			say("sink %s: its spec is another one than that of the newest plan; rows from the next batch on are made with it, those before stay", one.Sink)
+			say("sink %s: its spec, which is its SQL, its rules and what they use, is another one than that of the newest plan; rows from the next batch on are made with it, those before stay", one.Sink)
 		}
 	}
 	switch {

@@ -8,9 +8,11 @@ package duckdb
 import (
 	"context"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -194,6 +196,34 @@ func (i *Instance) Prepare(sql string) (*Statement, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Mistake is what DuckDB says of a SELECT that it refuses, without what it shows of
+// it, and the byte where it stands; -1 where it does not say. "": it has nothing
+// against it, or the instance is locked.
+func (i *Instance) Mistake(ctx context.Context, sql string) (message string, at int) {
+	if err := i.Exec(ctx, "SET errors_as_json=true"); err != nil {
+		return "", -1
+	}
+	s := &Statement{instance: i}
+	refused := mapping.Prepare(i.connection, sql, &s.prepared) == mapping.StateError
+	text := mapping.PrepareError(s.prepared)
+	mapping.DestroyPrepare(&s.prepared)
+	if err := i.Exec(ctx, "SET errors_as_json=false"); err != nil || !refused {
+		return "", -1
+	}
+	said := struct {
+		Kind     string `json:"exception_type"`
+		Message  string `json:"exception_message"`
+		Position string `json:"position"`
+	}{}
+	if err := json.Unmarshal([]byte(text), &said); err != nil {
+		return "", -1
+	}
+	if at, err := strconv.Atoi(said.Position); err == nil {
+		return said.Kind + " Error: " + said.Message, at
+	}
+	return said.Kind + " Error: " + said.Message, -1
 }
 
 func (s *Statement) describe() error {

@@ -88,16 +88,38 @@ type text struct {
 	shift     int // bytes that were put before it for the parser
 }
 
+// Error is a mistake in a piece of SQL of the spec: batch.ErrInvalid.
+type Error struct {
+	What         string // which piece it is
+	Line, Column int    // in it, from 1; 0: it as a whole
+	Message      string
+}
+
+func (e *Error) Error() string {
+	where := e.What
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s, line %d column %d", e.What, e.Line, e.Column)
+	}
+	return fmt.Sprintf("%v: %s: %s", batch.ErrInvalid, where, e.Message)
+}
+
+// Unwrap makes it a batch.ErrInvalid.
+func (e *Error) Unwrap() error { return batch.ErrInvalid }
+
+// At is a mistake at a byte of a piece of SQL; -1 is the whole of it.
+func At(what, sql string, at int, message string) *Error {
+	e := &Error{What: what, Message: message}
+	if at >= 0 && at <= len(sql) {
+		before := sql[:at]
+		e.Line = 1 + strings.Count(before, "\n")
+		e.Column = 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
+	}
+	return e
+}
+
 // refusal is a construct that is not supported, where it stands.
 func (t text) refusal(at int, format string, args ...any) error {
-	where := t.what
-	if at -= t.shift; at >= 0 && at <= len(t.sql) {
-		before := t.sql[:at]
-		line := 1 + strings.Count(before, "\n")
-		column := 1 + utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])
-		where = fmt.Sprintf("%s, line %d column %d", t.what, line, column)
-	}
-	return fmt.Errorf("%w: %s: %s", batch.ErrInvalid, where, fmt.Sprintf(format, args...))
+	return At(t.what, t.sql, at-t.shift, fmt.Sprintf(format, args...))
 }
 
 // New checks the macros and views of a spec.
