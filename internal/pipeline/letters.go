@@ -46,7 +46,12 @@ func (p *Pipeline) letterTopic(k *config.DeadLetterTopic) (*topic.Topic, error) 
 	if err != nil {
 		return nil, err
 	}
-	p.letters = topic.New(client, o, k.Topic)
+	large, err := kafka.NewClient(o, topic.LargeOptions()...)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	p.letters = topic.New(client, large, o, k.Topic)
 	return p.letters, nil
 }
 

@@ -3,15 +3,19 @@ package topic
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/kafka"
 )
 
@@ -21,6 +25,11 @@ type Topic struct {
 	client *kgo.Client
 	opts   kafka.Options
 	name   string
+
+	// large sends letters alone that are larger than a batch of the client, one at a
+	// time.
+	large   *kgo.Client
+	sending sync.Mutex
 }
 
 const (
@@ -28,21 +37,38 @@ const (
 	bufferedMax = 8 << 20
 	// deliveryTimeout is how long a letter is tried before the batch is.
 	deliveryTimeout = 30 * time.Second
+	// batchBytes is what a topic takes as one batch if nobody configured it, and
+	// largeBytes what is sent alone: there is still room for headers in a batch.
+	batchBytes = 1_000_012
+	largeBytes = 900_000
+	// largeMax is above any record: what the broker takes is the limit.
+	largeMax = 1 << 29
 )
 
 // ClientOptions are those of a client for a Topic: every letter is acknowledged by
 // all replicas in sync, and sent once for each try of a batch.
 func ClientOptions() []kgo.Opt {
-	return []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(bufferedMax), kgo.RecordDeliveryTimeout(deliveryTimeout)}
+	return []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(bufferedMax), kgo.ProducerBatchMaxBytes(batchBytes), kgo.RecordDeliveryTimeout(deliveryTimeout)}
 }
 
-// New returns a topic. The client is closed with it.
-func New(client *kgo.Client, o kafka.Options, name string) *Topic {
-	return &Topic{client: client, opts: o, name: name}
+// LargeOptions are those of a client for letters that are larger than a batch of the
+// other one. Its own batches would be larger than a broker takes, so each is of one
+// letter.
+func LargeOptions() []kgo.Opt {
+	return []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchMaxBytes(largeMax), kgo.BrokerMaxWriteBytes(2*largeMax - 1), kgo.RecordDeliveryTimeout(deliveryTimeout)}
 }
 
-// Close closes the client.
-func (t *Topic) Close() { t.client.Close() }
+// New returns a topic, by a client with ClientOptions and one with LargeOptions. They
+// are closed with it.
+func New(client, large *kgo.Client, o kafka.Options, name string) *Topic {
+	return &Topic{client: client, large: large, opts: o, name: name}
+}
+
+// Close closes the clients.
+func (t *Topic) Close() {
+	t.client.Close()
+	t.large.Close()
+}
 
 // Writer sends the letters of one attempt.
 type Writer struct {
@@ -75,17 +101,58 @@ func (w *Writer) Write(rows arrow.RecordBatch) error {
 		if err := w.err(); err != nil {
 			return err
 		}
-		w.t.client.Produce(w.ctx, w.t.record(rows, i), func(_ *kgo.Record, err error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if err == nil {
-				w.acked++
-			} else if w.failed == nil {
-				w.failed = kafka.Classify(w.ctx, "send a dead letter to topic "+w.t.name, err)
-			}
-		})
+		if r := w.t.record(rows, i); size(r) < largeBytes {
+			w.t.client.Produce(w.ctx, r, w.sent)
+		} else {
+			w.alone(r)
+		}
 	}
 	return nil
+}
+
+// alone sends one letter and waits for it.
+func (w *Writer) alone(r *kgo.Record) {
+	w.t.sending.Lock()
+	defer w.t.sending.Unlock()
+	w.sent(w.t.large.ProduceSync(w.ctx, r).First())
+}
+
+// sent notes what became of a letter.
+func (w *Writer) sent(r *kgo.Record, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err == nil:
+		w.acked++
+	case w.failed != nil:
+	case errors.Is(err, kerr.MessageTooLarge):
+		w.failed = fmt.Errorf("%w: topic %s refuses a dead letter of %d bytes, the record at offset %s of %s/%s: raise max.message.bytes of the topic, or set dead_letter to a table, which takes any size: %w",
+			batch.ErrInvalid, w.t.name, size(r), header(r, "offset"), header(r, "topic"), header(r, "partition"), err)
+	default:
+		w.failed = kafka.Classify(w.ctx, "send a dead letter to topic "+w.t.name, err)
+	}
+}
+
+// size is what a record takes in a batch without compression, about.
+func size(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + headerBytes
+	}
+	return n
+}
+
+// headerBytes is the most that a header takes beside key and value.
+const headerBytes = 10
+
+// header is one of frazil's headers.
+func header(r *kgo.Record, name string) string {
+	for _, h := range slices.Backward(r.Headers) {
+		if h.Key == prefix+name {
+			return string(h.Value)
+		}
+	}
+	return "?"
 }
 
 func (w *Writer) err() error {
