@@ -122,7 +122,7 @@ func textOp(to *varied) avroOp {
 		}
 		to.data = append(to.data, b...)
 		to.offsets = append(to.offsets, int32(len(to.data)))
-		to.valid = append(to.valid, 1)
+		to.push(true)
 		return nil
 	}
 }
@@ -138,7 +138,7 @@ func booleanOp(to *boolean) avroOp {
 		}
 		in.i++
 		to.values = append(to.values, v)
-		to.valid = append(to.valid, 1)
+		to.push(true)
 		return nil
 	}
 }
@@ -150,7 +150,7 @@ func intOp(to *fixed[int32]) avroOp {
 			return err
 		}
 		to.values = append(to.values, v)
-		to.valid = append(to.valid, 1)
+		to.push(true)
 		return nil
 	}
 }
@@ -223,7 +223,7 @@ func longLogical(w, r *avroType, to *fixed[int64]) avroOp {
 			return err
 		}
 		to.values = append(to.values, v)
-		to.valid = append(to.valid, 1)
+		to.push(true)
 		return nil
 	}
 }
@@ -267,7 +267,7 @@ func doubleOp(from avroKind, to *fixed[float64]) avroOp {
 				return err
 			}
 			to.values = append(to.values, math.Float64frombits(binary.LittleEndian.Uint64(b)))
-			to.valid = append(to.valid, 1)
+			to.push(true)
 			return nil
 		}
 	case avroFloat:

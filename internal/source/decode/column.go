@@ -2,6 +2,7 @@ package decode
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -24,13 +25,30 @@ type column interface {
 	take() arrow.ArrayData
 }
 
-// validity is one byte a value, 1 for a value that is there.
+// validity says which values are there. As long as all are, it only counts them.
 type validity struct {
-	valid []byte
+	n     int
 	nulls int
+	valid []byte // one byte a value, 1 for one that is there; none where there are no nulls
 }
 
 func (v *validity) push(there bool) {
+	if there && v.nulls == 0 {
+		v.n++
+		return
+	}
+	v.note(there)
+}
+
+// note is push from the first null on.
+func (v *validity) note(there bool) {
+	if v.nulls == 0 {
+		v.valid = slices.Grow(v.valid[:0], v.n+1)[:v.n]
+		for i := range v.valid {
+			v.valid[i] = 1
+		}
+	}
+	v.n++
 	if there {
 		v.valid = append(v.valid, 1)
 		return
@@ -40,26 +58,29 @@ func (v *validity) push(there bool) {
 }
 
 // given says whether the last value is there.
-func (v *validity) given() bool { return v.valid[len(v.valid)-1] == 1 }
+func (v *validity) given() bool { return v.nulls == 0 || v.valid[v.n-1] == 1 }
 
 func (v *validity) cut(n int) {
-	for _, b := range v.valid[n:] {
-		v.nulls -= int(1 - b)
+	if v.nulls > 0 {
+		for _, b := range v.valid[n:] {
+			v.nulls -= int(1 - b)
+		}
+		v.valid = v.valid[:n]
 	}
-	v.valid = v.valid[:n]
+	v.n = n
 }
 
 // take returns the bitmap, nil where every value is there.
 func (v *validity) take() (bitmap *memory.Buffer, nulls int) {
 	nulls = v.nulls
 	if nulls > 0 {
-		bits := make([]byte, bitutil.BytesForBits(int64(len(v.valid))))
+		bits := make([]byte, bitutil.BytesForBits(int64(v.n)))
 		for i, b := range v.valid {
 			bits[i>>3] |= b << (i & 7)
 		}
 		bitmap = memory.NewBufferBytes(bits)
 	}
-	v.valid, v.nulls = v.valid[:0], 0
+	v.valid, v.nulls, v.n = v.valid[:0], 0, 0
 	return bitmap, nulls
 }
 
@@ -98,7 +119,7 @@ func (c *fixed[T]) null() {
 }
 
 func (c *fixed[T]) len() int   { return len(c.values) }
-func (c *fixed[T]) bytes() int { return len(c.cast(c.values)) + len(c.valid) }
+func (c *fixed[T]) bytes() int { return len(c.cast(c.values)) + c.n }
 func (c *fixed[T]) cut(n int) {
 	c.values = c.values[:n]
 	c.validity.cut(n)
@@ -221,8 +242,8 @@ func (c *varied) null() {
 	c.push(false)
 }
 
-func (c *varied) len() int   { return len(c.valid) }
-func (c *varied) bytes() int { return len(c.data) + 5*len(c.valid) }
+func (c *varied) len() int   { return c.n }
+func (c *varied) bytes() int { return len(c.data) + 5*c.n }
 func (c *varied) cut(n int) {
 	c.offsets = c.offsets[:n+1]
 	c.data = c.data[:c.offsets[n]]
@@ -230,7 +251,7 @@ func (c *varied) cut(n int) {
 }
 
 func (c *varied) take() arrow.ArrayData {
-	n := len(c.valid)
+	n := c.n
 	bitmap, nulls := c.validity.take()
 	data := array.NewData(c.kind, n, []*memory.Buffer{
 		bitmap, memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(c.offsets)), memory.NewBufferBytes(c.data),
@@ -267,8 +288,8 @@ func (c *list) null() {
 	c.push(false)
 }
 
-func (c *list) len() int   { return len(c.valid) }
-func (c *list) bytes() int { return 5*len(c.valid) + c.elements.bytes() }
+func (c *list) len() int   { return c.n }
+func (c *list) bytes() int { return 5*c.n + c.elements.bytes() }
 
 // cut also drops elements of a list that was not finished.
 func (c *list) cut(n int) {
@@ -278,7 +299,7 @@ func (c *list) cut(n int) {
 }
 
 func (c *list) take() arrow.ArrayData {
-	n := len(c.valid)
+	n := c.n
 	bitmap, nulls := c.validity.take()
 	child := c.elements.take()
 	data := array.NewData(c.kind, n, []*memory.Buffer{bitmap, memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(c.offsets))}, []arrow.ArrayData{child}, nulls, 0)
@@ -307,13 +328,13 @@ func (c *structure) null() {
 	c.push(false)
 }
 
-func (c *structure) len() int { return len(c.valid) }
+func (c *structure) len() int { return c.n }
 
 // memberGiven says whether a member of the last value is there.
 func (c *structure) memberGiven(i int) bool { return c.members[i].(interface{ given() bool }).given() }
 
 func (c *structure) bytes() int {
-	n := len(c.valid)
+	n := c.n
 	for _, m := range c.members {
 		n += m.bytes()
 	}
@@ -328,7 +349,7 @@ func (c *structure) cut(n int) {
 }
 
 func (c *structure) take() arrow.ArrayData {
-	n := len(c.valid)
+	n := c.n
 	bitmap, nulls := c.validity.take()
 	children := make([]arrow.ArrayData, len(c.members))
 	for i, m := range c.members {

@@ -40,18 +40,7 @@ func BenchmarkProtobuf(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			b.SetBytes(int64(len(value)))
-			b.ReportAllocs()
-			for i := range b.N {
-				if err := d.Append(Record{Value: value}); err != nil {
-					b.Fatal(err)
-				}
-				if i%65536 == 65535 {
-					for _, a := range d.Take() {
-						a.Release()
-					}
-				}
-			}
+			decodes(b, d, Record{Value: value})
 		})
 	}
 }

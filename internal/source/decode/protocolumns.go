@@ -26,6 +26,10 @@ type protoNode struct {
 	object  uint64 // counts messages
 	oneofs  []protoOneof
 	pending int // slots whose messages were put off
+	there   int // slots with one value that have it
+
+	lists   []*list // of its repeated fields and maps
+	singles int     // slots with one value
 }
 
 // protoOneof is which slot a oneof has, in the message being read.
@@ -73,7 +77,7 @@ type protoSlot struct {
 func (n *protoNode) rows() int {
 	switch {
 	case n.column != nil:
-		return len(n.column.valid)
+		return n.column.n
 	case n.flag != nil:
 		return n.flag.len()
 	}
@@ -151,10 +155,22 @@ func (t *protoTree) node(m protoreflect.MessageDescriptor) (*protoNode, error) {
 		fields = append(fields, arrow.Field{Name: name, Type: kind, Nullable: true})
 		members = append(members, s.column)
 	}
+	n.arrange()
 	if !isWrapper(m) {
 		n.column = &structure{kind: arrow.StructOf(fields...), members: members}
 	}
 	return n, nil
+}
+
+// arrange tells slots with one value from those with many.
+func (n *protoNode) arrange() {
+	for i := range n.slots {
+		if l := n.slots[i].list; l != nil {
+			n.lists = append(n.lists, l)
+		} else {
+			n.singles++
+		}
+	}
 }
 
 func chain(names []protoreflect.FullName) string {
@@ -248,6 +264,7 @@ func (t *protoTree) mapSlot(s *protoSlot, f protoreflect.FieldDescriptor) (arrow
 			entry.whole = e.node.whole
 		}
 	}
+	entry.arrange()
 	kind := arrow.MapOf(kinds[0], kinds[1])
 	kind.SetItemNullable(true)
 	entry.column = &structure{kind: kind.Elem().(*arrow.StructType), members: []column{entry.slots[0].column, entry.slots[1].column}}

@@ -178,7 +178,7 @@ func (d *protoWire) decode(m *wireMessage, i, end, depth int) error {
 	}
 	row := n.rows()
 	n.object++
-	n.pending = 0
+	n.pending, n.there = 0, 0
 	start := i
 	b := d.b
 	for i < end {
@@ -203,6 +203,7 @@ func (d *protoWire) decode(m *wireMessage, i, end, depth int) error {
 		case f.plain && wire == f.wire:
 			if s := &n.slots[f.slot]; s.seen != n.object {
 				s.seen = n.object
+				n.there++
 			} else {
 				s.column.cut(row) // the last one counts
 			}
@@ -229,7 +230,10 @@ func (d *protoWire) single(n *protoNode, f *wireField, wire protowire.Type, i, e
 	}
 	s := &n.slots[f.slot]
 	again := s.seen == n.object
-	s.seen = n.object
+	if !again {
+		s.seen = n.object
+		n.there++
+	}
 	if s.oneof >= 0 && !again {
 		n.chosen(f.slot, row)
 	}
@@ -263,6 +267,7 @@ func (n *protoNode) chosen(slot, row int) {
 		s := &n.slots[o.slot]
 		s.column.cut(row)
 		s.seen, s.deferred, s.merging = 0, 0, 0
+		n.there--
 	}
 	*o = protoOneof{slot: slot, object: n.object}
 }
@@ -411,13 +416,29 @@ func (d *protoWire) finish(m *wireMessage, start, end, depth, row int) error {
 			return err
 		}
 	}
+	for _, l := range n.lists {
+		l.end()
+	}
+	if n.there < n.singles {
+		if err := d.fill(n, end, depth); err != nil {
+			return err
+		}
+	}
+	switch {
+	case n.column != nil:
+		n.column.push(true)
+	case n.flag != nil:
+		n.flag.values = append(n.flag.values, 1)
+		n.flag.push(true)
+	}
+	return nil
+}
+
+// fill gives the fields that are absent their values.
+func (d *protoWire) fill(n *protoNode, end, depth int) error {
 	for i := range n.slots {
 		s := &n.slots[i]
-		if s.list != nil {
-			s.list.end()
-			continue
-		}
-		if s.seen == n.object {
+		if s.list != nil || s.seen == n.object {
 			continue
 		}
 		switch s.absent {
@@ -432,13 +453,6 @@ func (d *protoWire) finish(m *wireMessage, start, end, depth, row int) error {
 				return named(err, s.name)
 			}
 		}
-	}
-	switch {
-	case n.column != nil:
-		n.column.push(true)
-	case n.flag != nil:
-		n.flag.values = append(n.flag.values, 1)
-		n.flag.push(true)
 	}
 	return nil
 }

@@ -344,15 +344,15 @@ func (c *uuids) null() {
 	c.push(false)
 }
 
-func (c *uuids) len() int   { return len(c.valid) }
-func (c *uuids) bytes() int { return 17 * len(c.valid) }
+func (c *uuids) len() int   { return c.n }
+func (c *uuids) bytes() int { return 17 * c.n }
 func (c *uuids) cut(n int) {
 	c.values = c.values[:16*n]
 	c.validity.cut(n)
 }
 
 func (c *uuids) take() arrow.ArrayData {
-	n := len(c.valid)
+	n := c.n
 	bitmap, nulls := c.validity.take()
 	data := array.NewData(extensions.NewUUIDType(), n, buffers(bitmap, c.values), nil, nulls, 0)
 	c.values = fresh(c.values)
