@@ -56,7 +56,7 @@ func TestLargeLetters(t *testing.T) {
 		}
 		rows := b.Take()
 		defer rows.Release()
-		sealed := deadletter.Seal(rows, "p", 7, time.Unix(0, 0))
+		sealed := deadletter.Seal(rows, deadletter.Origin{Pipeline: "p", Stream: batch.StreamMain, Batch: 7, Time: time.Unix(0, 0)})
 		defer sealed.Release()
 		if err := w.Write(sealed); err != nil {
 			return 0, err
