@@ -79,9 +79,18 @@ type SinkPlan struct {
 	// Lags says that the table, which takes no part in this plan, waits for such
 	// plans: it may lack records from From on.
 	Lags bool `json:"lags,omitempty"`
+	// Held is why none of this batch's rows go into the table; nil: they do.
+	Held *Held `json:"held,omitempty"`
 	// Route is what the plan fixes for a sink that feeds many tables. Before and
 	// Carried are then those of its tables, and From is where the sink stands.
 	Route *RoutePlan `json:"route,omitempty"`
+}
+
+// Held is the verdict of an audit: of each record that has rows in the batch, a dead
+// letter is made in their place.
+type Held struct {
+	Rule   string `json:"rule"`
+	Reason string `json:"reason"`
 }
 
 // Ref points to a stamp and holds what the next one continues.

@@ -16,7 +16,7 @@ var outside = map[string]bool{
 	"trigger": true, "limits": true, "memory": true, "checkpoint": true, "maintenance": true, "start": true, "on_data_loss": true, "group": true,
 	"brokers": true, "sasl": true, "tls": true, "url": true, "username": true, "password": true, "token": true, "refresh": true, "uri": true, "max_tables": true,
 	"expect": true, // in the order of the spec, beside the others
-	"audit":  true, // it decides when rows are published, not which
+	"audit":  true, // it decides when rows are published; which, where it makes dead letters, is in the plan
 }
 
 // SinkHash is the SHA-256 of every key that a sink's rows depend on. Comments,
@@ -50,6 +50,9 @@ func (s *Spec) SinkHash(sink string) string {
 	}
 	if len(rules) > 0 {
 		keys["expect"] = rules
+	}
+	if one := s.Sinks.By[sink]; one.Holds() {
+		keys["audit"] = "dead_letter"
 	}
 	if sink == DeadLetters { // what the SQL of any sink rejects is theirs
 		all := map[string]string{}

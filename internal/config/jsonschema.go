@@ -31,6 +31,9 @@ func schemaOf(t reflect.Type, path string) map[string]any {
 			"type": []string{"string", "object"}, "pattern": `^(earliest|latest|\d{4}-\d\d-\d\dT.*)$|` + variablePattern,
 			"additionalProperties": map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "integer", "minimum": 0}},
 		}
+	case reflect.TypeFor[Audit]():
+		s = objectOf(t, path)
+		s["type"] = []string{"string", "object"}
 	default:
 		s = structureOf(t, path)
 	}

@@ -17,6 +17,9 @@ type text struct {
 // cannot be found again in the file, because of variables or escapes before that
 // place, it is at its key.
 func (s *Spec) Mistake(path, value string, line, column int, message string) *Error {
+	if inner := path + ".sql"; s.text.at[inner] != (position{}) { // an object in place of a text
+		path = inner
+	}
 	e := &Error{File: s.text.file, Path: path, Message: message}
 	key, ok := s.text.at[path]
 	if !ok {

@@ -194,14 +194,14 @@ type IcebergRef struct {
 
 // Sink is a SELECT and the table that takes its rows.
 type Sink struct {
-	SQL     string          `yaml:"sql"`
-	Mode    string          `yaml:"mode"`
-	Iceberg *Iceberg        `yaml:"iceberg"`
-	Late    any             `yaml:"late" later:"late rows come with windows in a later version; leave it out"`
-	Key     any             `yaml:"key" later:"mode: update comes with a later version; use mode: append"`
-	OrderBy any             `yaml:"order_by" later:"mode: update comes with a later version; use mode: append"`
-	Audit   Ordered[string] `yaml:"audit"` // rules over the staged batch
-	Expect  Ordered[Rule]   `yaml:"expect"`
+	SQL     string         `yaml:"sql"`
+	Mode    string         `yaml:"mode"`
+	Iceberg *Iceberg       `yaml:"iceberg"`
+	Late    any            `yaml:"late" later:"late rows come with windows in a later version; leave it out"`
+	Key     any            `yaml:"key" later:"mode: update comes with a later version; use mode: append"`
+	OrderBy any            `yaml:"order_by" later:"mode: update comes with a later version; use mode: append"`
+	Audit   Ordered[Audit] `yaml:"audit"` // rules over the staged batch
+	Expect  Ordered[Rule]  `yaml:"expect"`
 }
 
 // DeadLetters is the name of the sink that the table of dead letters is.

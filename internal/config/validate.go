@@ -587,9 +587,15 @@ func (p *parse) sinks(s *Spec) {
 			if !identifier.MatchString(rule) {
 				p.fail(path+".audit", "%q is not a name: letters, digits and underscores", rule)
 			}
-			if strings.TrimSpace(sink.Audit.By[rule]) == "" {
+			a := sink.Audit.By[rule]
+			if strings.TrimSpace(a.SQL) == "" {
 				p.fail(path+".audit."+rule, "it is empty; write a SELECT that returns the rows that are wrong")
 			}
+			if a.OnFail == "dead_letter" && s.DeadLetter == nil {
+				p.fail(path+".audit."+rule+".on_fail", "dead_letter needs a place for them; write dead_letter: {iceberg: {catalog: …, table: …}} beside sources")
+			}
+			p.one(path+".audit."+rule+".on_fail", &a.OnFail, "stop", "dead_letter")
+			sink.Audit.By[rule] = a
 		}
 		if sink.Iceberg == nil {
 			p.fail(path, "iceberg is missing; write catalog and table")

@@ -177,6 +177,31 @@ func (o *Ordered[T]) UnmarshalYAML(node ast.Node) error {
 	return nil
 }
 
+// Audit is a rule over a batch: a SELECT, or an object with one.
+type Audit struct {
+	SQL    string `yaml:"sql"`
+	OnFail string `yaml:"on_fail"`
+}
+
+// UnmarshalYAML reads either form.
+func (a *Audit) UnmarshalYAML(node ast.Node) error {
+	if _, ok := node.(*ast.MappingNode); !ok {
+		return yaml.NodeToValue(node, &a.SQL)
+	}
+	type object Audit
+	return yaml.NodeToValue(node, (*object)(a), yaml.Strict(), yaml.DisallowUnknownField())
+}
+
+// Holds says whether an audit can make dead letters of a batch.
+func (s *Sink) Holds() bool {
+	for _, a := range s.Audit.By {
+		if a.OnFail == "dead_letter" {
+			return true
+		}
+	}
+	return false
+}
+
 // Addresses are host:port. The YAML library takes an address inside of nested
 // brackets, {brokers: [localhost:9092]}, for a mapping; this puts it together
 // again.

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -12,6 +13,44 @@ import (
 // passed; then the same snapshot becomes the branch's head, or, where the branch
 // has moved on meanwhile, the same files are committed on the new head. A batch
 // that is held back stays there, and the driver ends.
+//
+// Or its records become dead letters. What an audit says may depend on the table, so
+// its verdict is logged before anything follows from it: in a revision of the plan,
+// which is executed and committed as any other, with no row for that sink.
+
+// HeldBack is the verdict of an audit that makes dead letters of a batch.
+type HeldBack struct {
+	batch.Held
+	Sink string
+	// Else ends the driver where the batch cannot have dead letters: batch.ErrInvalid.
+	Else error
+}
+
+// Error implements error.
+func (h *HeldBack) Error() string { return h.Else.Error() }
+
+// Unwrap makes it what it is where the driver ends with it.
+func (h *HeldBack) Unwrap() error { return h.Else }
+
+// hold logs the revision of p that holds a sink's rows back. Tables that catch up do
+// so without dead letters, so there the driver ends.
+func (d *Driver) hold(ctx context.Context, p *batch.Plan, h *HeldBack) error {
+	lacking, anchored, err := d.lacking(ctx, p)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(lacking, func(s *sink) bool { return s.Name == h.Sink })
+	switch {
+	case anchored, i < 0:
+		return nil // look again
+	case p.CatchesUp(), d.opts.DeadLetters == "", d.hasLetterTable() && !slices.ContainsFunc(lacking, d.late):
+		return fmt.Errorf("%w\nThe dead letters take no part in this batch, so it has none", h.Else)
+	}
+	q := d.revision(p, lacking)
+	q.Sink(h.Sink).Held = &batch.Held{Rule: h.Rule, Reason: h.Reason}
+	d.log.Warn("an audit holds the batch back; its records become dead letters", "sink", h.Sink, "batch", q.Batch, "revision", q.Revision, "audit", h.Rule, "reason", h.Reason)
+	return d.append(ctx, q)
+}
 
 // audit stages the rows of a sink, unless they are staged already, and runs its
 // rules over them.

@@ -134,3 +134,88 @@ func TestStageOnItsWay(t *testing.T) {
 	s.checkFiles()
 	s.settles()
 }
+
+// heldBack begins a scenario in which an audit of sink 1 makes dead letters of its
+// second batch, and that is about to be logged.
+func heldBack(t *testing.T) *scenario {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1, audits: true, letters: true})
+	s.idle(0)
+	s.rows(0, 2)
+	s.trace = nil
+	s.until(0, "audit t1")
+	s.script, s.taken = []int{0, 0, 2}, nil // the main coroutine, an answer, and the verdict
+	s.procs[0].step()
+	s.script = nil
+	if n := s.count("audit t1"); n != 1 || s.bad != nil {
+		s.die("%d audits", n)
+	}
+	s.trace = nil
+	return s
+}
+
+// withheld checks that what was held back became dead letters, once, and that nothing
+// of it is in the table.
+func (s *scenario) withheld(n int64) {
+	s.Helper()
+	st := s.tables[1].stamp(0)
+	c := st.Total
+	if c.Rejected != n || c.RejectedBy.Constraint != n || c.Rules["audit small"] != n || c.Letters != n || s.tables[1].staged[0] != 0 {
+		s.die("%+v, staged %d", c, s.tables[1].staged[0])
+	}
+	if c := s.tables[2].stamp(0).Total; c.Written != n {
+		s.die("%d dead letters, want %d", c.Written, n)
+	}
+}
+
+// TestHeldBackBecomesLetters: what an audit holds back for good is executed again as
+// dead letters, and what was staged is gone.
+func TestHeldBackBecomesLetters(t *testing.T) {
+	s := heldBack(t)
+	s.settles()
+	s.withheld(2)
+	if s.count("audit t1") != 0 {
+		s.die("it was audited again")
+	}
+	s.rows(0, 1)
+	s.settles()
+	s.withheld(2) // the next batch is another one
+}
+
+// TestVerdictIsLogged: once it is logged, a crash does not change it; before, nothing
+// came of it.
+func TestVerdictIsLogged(t *testing.T) {
+	for _, c := range []struct {
+		at      string
+		letters int64
+	}{{"create", 0}, {"load t1", 2}, {"commit t1", 2}, {"commit t2", 2}} {
+		t.Run(c.at, func(t *testing.T) {
+			s := heldBack(t)
+			s.until(0, c.at)
+			if c.at == "load t1" {
+				s.through(0, "create")
+			}
+			s.procs[0].kill()
+			s.trace = nil
+			s.settles()
+			if audits := s.count("audit t1"); (audits == 0) != (c.letters > 0) {
+				s.die("it was audited %d times after that", audits)
+			}
+			s.withheld(c.letters)
+		})
+	}
+}
+
+// TestVerdictOfAnotherSpec: where the SQL is another one before anything came of the
+// verdict, the rows are other ones, and audited as such.
+func TestVerdictOfAnotherSpec(t *testing.T) {
+	s := heldBack(t)
+	s.until(0, "commit t1")
+	s.procs[0].kill()
+	s.spec[1] = 2
+	s.trace = nil
+	s.settles()
+	if s.count("audit t1") == 0 {
+		s.die("it was not audited again")
+	}
+	s.withheld(0)
+}

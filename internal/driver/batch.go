@@ -26,6 +26,13 @@ func (d *Driver) batch(ctx context.Context, p *batch.Plan, ready *prepared) (*pr
 	}
 	for {
 		ahead, err := d.try(ctx, p, ready, &watch)
+		if back := new(HeldBack); errors.As(err, &back) {
+			if err := d.hold(ctx, d.last, back); err != nil {
+				return nil, err
+			}
+			p, ready = d.last, nil
+			continue
+		}
 		if !errors.Is(err, errOutgrown) && !errors.Is(err, errOvertaken) && !errors.Is(err, errAnchored) {
 			return ahead, err
 		}
@@ -318,6 +325,9 @@ func (d *Driver) revision(p *batch.Plan, lacking []*sink) *batch.Plan {
 	q.Sinks = append([]batch.SinkPlan{}, p.Sinks...)
 	for _, s := range lacking {
 		sp := q.Sink(s.whole().Name)
+		if sp.Hash != s.Hash {
+			sp.Held = nil // nothing came of what was held back
+		}
 		sp.Hash, sp.Due = s.Hash, true
 	}
 	return &q

@@ -177,7 +177,7 @@ type View interface {
 // Auditor looks at the rows of a batch before they are published.
 type Auditor interface {
 	// Audit runs the sink's rules over the rows that a staged snapshot added.
-	// batch.ErrInvalid: a rule holds the batch back.
+	// batch.ErrInvalid: a rule holds the batch back; a *HeldBack: for good.
 	Audit(ctx context.Context, snapshot int64) error
 }
 

@@ -304,7 +304,7 @@ func (w *world) checkLetters(pipe int) {
 				w.fail("letter lost", "record %d cannot be decoded, or fails a rule of the source, and is no dead letter", r.id)
 			}
 			for s := range w.cfg.tables {
-				if r.poison[s] && !r.narrow && has[s][r.id] == has[w.cfg.tables][r.letter(s)] {
+				if (r.poison[s] || r.to[s] && !r.refused()) && !r.narrow && has[s][r.id] == has[w.cfg.tables][r.letter(s)] {
 					w.fail("letter lost", "record %d of sink %d: in its table and among the dead letters: %v", r.id, s, has[s][r.id])
 				}
 			}

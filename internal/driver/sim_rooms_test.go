@@ -327,7 +327,7 @@ func (x *simJob) run(s int, rows arrow.RecordBatch, refused batch.Inputs) error 
 	wanted := slices.Contains(x.job.Sinks, name)
 	one := arrow.NewSchema(simSchema.Fields()[:1], nil)
 	b, bad := array.NewRecordBuilder(memory.DefaultAllocator, simRowSchema), array.NewRecordBuilder(memory.DefaultAllocator, one)
-	res := x.results[name]
+	res, sp := x.results[name], x.job.Plan.Sink(name)
 	res.Scanned += rows.NumRows() - refused.Scanned
 	res.Inputs = res.Inputs.Plus(refused)
 	for i := range int(rows.NumRows()) {
@@ -352,6 +352,13 @@ func (x *simJob) run(s int, rows arrow.RecordBatch, refused batch.Inputs) error 
 			continue
 		case rec.narrow && x.p.spec[s] == 2:
 			res.Without++
+			continue
+		case sp != nil && sp.Held != nil && rec.to[s]:
+			res.Inputs = res.Inputs.Plus(batch.Inputs{Rejected: 1, RejectedBy: batch.Codes{Constraint: 1}, Rules: map[string]int64{"audit " + sp.Held.Rule: 1}})
+			if x.toLetters {
+				res.Letters++
+				bad.Field(0).(*array.Int64Builder).Append(rec.letter(s))
+			}
 			continue
 		}
 		if s == 0 && wanted {
@@ -666,9 +673,18 @@ func (a simAuditor) Audit(_ context.Context, id int64) error {
 		return fmt.Errorf("snapshot %d is gone: %w", id, batch.ErrUnavailable)
 	}
 	s := t.snaps[id]
-	if w.pick(20, 1) == 1 {
+	forGood := 0
+	if w.cfg.letters {
+		forGood = 3
+	}
+	held := fmt.Errorf("a rule holds the batch back: %w", batch.ErrInvalid)
+	switch w.pick(20, 1, forGood) {
+	case 1:
 		w.note("  audit: a rule holds the batch back")
-		return fmt.Errorf("a rule holds the batch back: %w", batch.ErrInvalid)
+		return held
+	case 2:
+		w.note("  audit: a rule makes dead letters of the batch")
+		return &driver.HeldBack{Held: batch.Held{Rule: "small", Reason: "too large"}, Sink: sinkName(a.i), Else: held}
 	}
 	w.audited[s.added.name] = true
 	return nil

@@ -574,10 +574,15 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 				}
 				return w.specOf(pipeOf(p), sink, tp, o)
 			})...)
+			for i := range w.cfg.tables {
+				if r.withheld(p, i) && !slices.Contains(*rows, r.letter(i)) {
+					*rows = append(*rows, r.letter(i))
+				}
+			}
 			continue
 		}
 		fails := r.poison[s] && (!w.cfg.letters || hash != specHash(2))
-		if r.refused() || fails || r.narrow && narrow {
+		if r.refused() || fails || r.narrow && narrow || r.withheld(p, s) {
 			continue
 		}
 		deltas[r.key]++
@@ -669,6 +674,16 @@ func (w *world) specIn(p *batch.Plan, sink int) string {
 		}
 	}
 	return ""
+}
+
+// withheld says whether a plan makes a dead letter of what a sink would have of a
+// record.
+func (r record) withheld(p *batch.Plan, sink int) bool {
+	if p == nil || !r.to[sink] || r.refused() {
+		return false
+	}
+	sp := p.Sink(sinkName(sink))
+	return sp != nil && sp.Active && sp.Held != nil && !(r.narrow && sp.Hash == specHash(2))
 }
 
 // letter is the one that a sink gives.

@@ -75,6 +75,8 @@ type Dimension interface {
 type Sink struct {
 	Name, SQL string
 	Expect    []Rule // in the order of the spec
+	// Holds says that a plan may hold its rows back: batch.SinkPlan.Held.
+	Holds bool
 }
 
 // Executor runs a pipeline's SQL. See driver.Executor.
@@ -194,8 +196,17 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 	if err != nil {
 		return err
 	}
-	if len(s.Expect) > 0 {
+	if s.Holds {
+		if err := e.holdable(s.Name, q); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(s.Expect) > 0:
 		return e.expectSink(ctx, a, s, q, narrow)
+	case s.Holds:
+		e.counts[s.Name] = byOrdinal
+		return e.rebind(s.Name)
 	}
 	return e.count(s.Name, q, narrow)
 }

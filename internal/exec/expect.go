@@ -274,10 +274,7 @@ func (f *feed) refuse(e *expectation, rows arrow.RecordBatch, at int64, why fail
 	}
 	r := e.rules[why.rule]
 	name := e.prefix + r.Name
-	if f.inputs.Rules == nil {
-		f.inputs.Rules = map[string]int64{}
-	}
-	f.inputs.Rules[name]++
+	f.countRule(name)
 	if r.OnFail == FailDrop {
 		f.inputs.Dropped++
 		return nil
@@ -291,6 +288,14 @@ func (f *feed) refuse(e *expectation, rows arrow.RecordBatch, at int64, why fail
 	f.inputs.Rejected++
 	f.inputs.RejectedBy.Add(batch.CodeConstraint)
 	return f.letter(one, batch.Reject{TopicPartition: from, Offset: offsetsOf(one).Value(0), Code: batch.CodeConstraint, Reason: reason})
+}
+
+// countRule counts a row under a rule.
+func (f *feed) countRule(name string) {
+	if f.inputs.Rules == nil {
+		f.inputs.Rules = map[string]int64{}
+	}
+	f.inputs.Rules[name]++
 }
 
 // whose names the sink, or the source whose rules run.

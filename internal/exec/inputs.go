@@ -141,6 +141,11 @@ func (f *feed) settle(rows arrow.RecordBatch) error {
 			return err
 		}
 	}
+	if f.withheld != nil {
+		if err := f.withhold(rows); err != nil {
+			return err
+		}
+	}
 	n := rows.NumRows()
 	with := f.out
 	switch f.counts[f.sink] {

@@ -86,14 +86,18 @@ func (x *execution) explain() {
 	}
 }
 
-// letter makes the one row that SQL fails on a dead letter, with the payload that
-// it carries.
+// letter makes the one row that SQL fails on a dead letter.
 func (f *feed) letter(rows arrow.RecordBatch, r batch.Reject) error {
 	if !f.toLetters() || f.sink == "" && !f.job.Letters.Source {
 		return nil
 	}
-	f.inputs.Letters++
 	f.all[origin{rangesOf(rows).Value(0), r.Offset}] = true
+	return f.keep(rows, r)
+}
+
+// keep makes a dead letter of one row, with the payload that it carries.
+func (f *feed) keep(rows arrow.RecordBatch, r batch.Reject) error {
+	f.inputs.Letters++
 	if f.tray == nil {
 		f.tray = deadletter.NewBuilder()
 	}

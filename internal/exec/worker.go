@@ -166,6 +166,9 @@ func (x *execution) setTables(w *worker) {
 // of the source took out of it.
 func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, gone batch.Inputs, failed rejected) error {
 	f := &feed{execution: x, w: w, sink: sink, source: source, all: failed}
+	if sp := x.job.Plan.Sink(sink); sp != nil {
+		f.withheld = sp.Held
+	}
 	f.inputs.Scanned = rows.NumRows()
 	q := x.queries[sink]
 	switch {
@@ -208,6 +211,8 @@ type feed struct {
 	left []uint64 // a bit for each row of it that left output
 	gone int64    // rows of it that fail a rule
 	held *held    // of a sink with rules
+
+	withheld *batch.Held // why no row is written
 }
 
 // deliver hands rows of the SQL to the sink.
@@ -224,7 +229,7 @@ func (f *feed) deliver(rows arrow.RecordBatch) error {
 
 // hand gives the sink rows that it wants.
 func (f *feed) hand(rows arrow.RecordBatch) error {
-	if rows.NumRows() == 0 || !f.wanted() {
+	if rows.NumRows() == 0 || f.withheld != nil || !f.wanted() {
 		return nil
 	}
 	f.written += rows.NumRows()

@@ -24,7 +24,7 @@ func (p *Pipeline) checkAudits(ctx context.Context) error {
 	for _, name := range p.spec.Sinks.Names {
 		s := p.spec.Sinks.By[name]
 		for _, rule := range s.Audit.Names {
-			if err := exec.CheckAudit(ctx, name, strings.Split(s.Iceberg.Table, "."), p.Schema(name), rule, s.Audit.By[rule]); err != nil {
+			if err := exec.CheckAudit(ctx, name, strings.Split(s.Iceberg.Table, "."), p.Schema(name), rule, s.Audit.By[rule].SQL); err != nil {
 				return err
 			}
 		}
@@ -39,7 +39,7 @@ const auditCacheBytes = 1 << 30
 type auditor struct {
 	p      *Pipeline
 	sink   string
-	rules  config.Ordered[string]
+	rules  config.Ordered[config.Audit]
 	branch string
 
 	mu     sync.Mutex
@@ -94,21 +94,33 @@ func (a *auditor) Audit(ctx context.Context, snapshot int64) error {
 		return err
 	}
 	var broken []string
+	var held *batch.Held
+	stops := false
 	for _, rule := range a.rules.Names {
-		rows, example, err := wrongRows(ctx, e, a.rules.By[rule])
+		rows, example, err := wrongRows(ctx, e, a.rules.By[rule].SQL)
 		if err != nil {
 			return fmt.Errorf("audit %s: %w", rule, err)
 		}
-		if rows > 0 {
-			broken = append(broken, fmt.Sprintf("%s: %s, for instance %s", rule, counted(rows, "row"), example))
+		if rows == 0 {
+			continue
+		}
+		found := fmt.Sprintf("%s, for instance %s", counted(rows, "row"), example)
+		broken = append(broken, rule+": "+found)
+		stops = stops || a.rules.By[rule].OnFail == "stop"
+		if held == nil {
+			held = &batch.Held{Rule: rule, Reason: fmt.Sprintf("audit %s holds the batch back: %s: %s", rule, oneLine(a.rules.By[rule].SQL), found)}
 		}
 	}
 	if len(broken) == 0 {
 		return nil
 	}
 	i := a.p.spec.Sinks.By[a.sink].Iceberg
-	return fmt.Errorf("%w: the audit of sink %s holds the batch back:\n  %s\nIts rows are in snapshot %d, on branch %s of table %s; nothing of it is on branch %s. "+
+	stop := fmt.Errorf("%w: the audit of sink %s holds the batch back:\n  %s\nIts rows are in snapshot %d, on branch %s of table %s; nothing of it is on branch %s. "+
 		"Correct the SQL or the rule and start again: the batch goes on", batch.ErrInvalid, a.sink, strings.Join(broken, "\n  "), snapshot, a.branch, i.Table, i.Branch)
+	if stops {
+		return stop
+	}
+	return &driver.HeldBack{Held: *held, Sink: a.sink, Else: stop}
 }
 
 // wrongRowsMax is how many rows of a rule are counted.

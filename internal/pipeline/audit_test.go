@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
@@ -86,5 +88,97 @@ func TestAuditOfTheTable(t *testing.T) {
 	err := p.open(Options{AvailableNow: true, Takeover: true}).Run(p.Context(), p.Context())
 	if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "few: 1 row, for instance what too many") {
 		t.Fatal(err)
+	}
+}
+
+// TestAuditToDeadLetters: of a batch that an audit holds back for good, every record
+// that has a row in it is a dead letter, once, and the table gets nothing of it,
+// wherever the process dies. Later runs of the batch say the same, also when the table
+// is such that the audit would.
+func TestAuditToDeadLetters(t *testing.T) {
+	for name, sql := range map[string]string{"filtered": "", "unnested": `sql: "SELECT id, kind, unnest([1, 2]) AS n FROM clicks WHERE id % 2 = 1"`} {
+		t.Run(name, func(t *testing.T) {
+			p := newProof(t)
+			audit := "audit: {small: {sql: 'SELECT * FROM odd WHERE id BETWEEN 50 AND 60', on_fail: dead_letter}, few: 'SELECT 1 FROM a.odd HAVING count(*) > 100000'}, iceberg: {catalog: lake, table: a.odd}}"
+			text := strings.Replace(fmt.Sprintf(proofSpec, p.spec.Checkpoint, p.cluster.ListenAddrs()[0]), "iceberg: {catalog: lake, table: a.odd}}", audit, 1) + "dead_letter: {iceberg: {catalog: lake, table: a.bad}}\n"
+			rows := 1
+			if sql != "" {
+				text = strings.Replace(text, `sql: "SELECT id, kind FROM clicks WHERE id % 2 = 1"`, sql, 1)
+				rows = 2
+			}
+			p.spec = p.parse(text)
+			seed := rand.Uint64()
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			deaths := 0
+			for range 4 {
+				p.produce(1000)
+				for ; ; deaths++ {
+					c := &killer{left: 2 + rnd.IntN(16)}
+					pl, err := New(t.Context(), p.spec, Options{AvailableNow: true, Takeover: true, Rooms: c.rooms})
+					if err != nil {
+						t.Fatal(err)
+					}
+					err = pl.Run(t.Context(), t.Context())
+					pl.Close()
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, errKilled) || deaths > 300 {
+						t.Fatalf("seed %d: %v", seed, err)
+					}
+				}
+			}
+			looking := p.open(Options{ReadOnly: true})
+			got := fmt.Sprint(lines(t, looking, "SELECT concat(count(*), ' from ', min(id), ' to ', max(id), ' sum ', sum(id)) FROM odd"))
+			if want := fmt.Sprintf("[%d from 1001 to 3999 sum %d]", rows*1500, rows*(1500*2500)); got != want {
+				t.Errorf("seed %d: table: %s, want %s", seed, got, want)
+			}
+			got = fmt.Sprint(lines(t, looking, `SELECT concat_ws('|', count(*), count(DISTINCT (partition, "offset")), min(json_extract(decode(value), '$.id')::BIGINT), max(json_extract(decode(value), '$.id')::BIGINT), sum(json_extract(decode(value), '$.id')::BIGINT), code, sink, reason)
+				FROM dead_letters GROUP BY code, sink, reason`))
+			reason := fmt.Sprintf("audit small holds the batch back: SELECT * FROM odd WHERE id BETWEEN 50 AND 60: %d rows, for instance id 51, kind k0", rows*5)
+			if want := "[500|500|1|999|250000|constraint|odd|" + reason; !strings.HasPrefix(got, want) {
+				t.Errorf("seed %d: letters: %s, want %s", seed, got, want)
+			}
+			p.clean(looking)
+			report, err := p.open(Options{ReadOnly: true}).Verify(t.Context(), time.Now(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, table := range report.Tables {
+				for _, f := range table.Findings {
+					t.Errorf("seed %d: %s: %s: %s", seed, table.Table, f.Where, f.What)
+				}
+			}
+			for id := range batch.ID(4) {
+				if r := p.mustReplay(ReplayOptions{Batch: id}); !r.Equal() {
+					t.Errorf("seed %d: batch %d: %+v", seed, id, r.Diffs)
+				}
+			}
+			if deaths < 4 {
+				t.Errorf("seed %d: %d deaths", seed, deaths)
+			}
+		})
+	}
+}
+
+// TestAuditToDeadLettersAsks: what it needs.
+func TestAuditToDeadLettersAsks(t *testing.T) {
+	p := newProof(t)
+	spec := fmt.Sprintf(proofSpec, p.spec.Checkpoint, p.cluster.ListenAddrs()[0])
+	spec = strings.Replace(spec, "table: a.odd}}", "table: a.odd}, audit: {small: {sql: SELECT * FROM odd WHERE id > 50, on_fail: dead_letter}}}", 1)
+	_, err := config.Parse("spec.yaml", []byte(spec), nil)
+	if err == nil || !strings.Contains(err.Error(), "sinks.odd.audit.small.on_fail: dead_letter needs a place for them") {
+		t.Error(err)
+	}
+	spec += "dead_letter: {iceberg: {catalog: lake, table: a.bad}}\n"
+	for change, want := range map[[2]string]string{
+		{"SELECT id, kind FROM clicks", "SELECT COLUMNS('id|kind') FROM clicks"}: "cannot be told from which record a row comes",
+		{"format: json", "format: json, on_bad_record: fail"}:                   "which needs on_bad_record: dead_letter of source clicks",
+		{"WHERE id > 50", "WHERE idd > 50"}:                                     `sinks.odd.audit.small.sql: Binder Error: Referenced column "idd"`,
+	} {
+		_, err := New(t.Context(), p.parse(strings.Replace(spec, change[0], change[1], 1)), Options{ReadOnly: true})
+		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", change, err)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func pieceOf(s *config.Spec, what string) (path, sql string) {
 		note("the sql of sink "+name, "sinks."+name+".sql", one.SQL)
 		rules("sink "+name, "sinks."+name, one.Expect)
 		for _, a := range one.Audit.Names {
-			note("audit "+a+" of sink "+name, "sinks."+name+".audit."+a, one.Audit.By[a])
+			note("audit "+a+" of sink "+name, "sinks."+name+".audit."+a, one.Audit.By[a].SQL)
 		}
 	}
 	return path, sql

@@ -196,7 +196,8 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 		o.DeadLetters = config.DeadLetters
 	}
 	for _, name := range s.Queries() {
-		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: s.Sinks.By[name].SQL, Expect: rules(s.Sinks.By[name].Expect)})
+		one := s.Sinks.By[name]
+		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: one.SQL, Expect: rules(one.Expect), Holds: one.Holds()})
 	}
 	o.Tables = p.dimensions
 	return o, nil

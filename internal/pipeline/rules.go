@@ -20,11 +20,14 @@ type RuleIntent struct {
 	Failed int64  `json:"failed"`            // how many have, by the newest stamp of the table
 }
 
+// oneLine is SQL without its line ends.
+func oneLine(sql string) string { return strings.Join(strings.Fields(sql), " ") }
+
 func (r RuleIntent) String() string {
 	if r.SQL == "" {
 		return fmt.Sprintf("rule %s is not in the spec any more; failed so far: %d", r.Rule, r.Failed)
 	}
-	text := fmt.Sprintf("rule %s: %s, else %s", r.Rule, strings.Join(strings.Fields(r.SQL), " "), r.OnFail)
+	text := fmt.Sprintf("rule %s: %s, else %s", r.Rule, oneLine(r.SQL), r.OnFail)
 	if r.Failed > 0 {
 		text += fmt.Sprintf("; failed so far: %d", r.Failed)
 	}
@@ -70,7 +73,7 @@ func (p *Pipeline) explainRules(name string) string {
 				b.WriteString(head)
 			}
 			r := rules.By[rule]
-			fmt.Fprintf(b, "    %s: %s, else %s\n", rule, strings.Join(strings.Fields(r.SQL), " "), r.OnFail)
+			fmt.Fprintf(b, "    %s: %s, else %s\n", rule, oneLine(r.SQL), r.OnFail)
 		}
 	}
 	for _, source := range p.Query(name).Streams {
@@ -81,7 +84,8 @@ func (p *Pipeline) explainRules(name string) string {
 		if i == 0 {
 			b.WriteString("  audits each batch before it is published:\n")
 		}
-		fmt.Fprintf(b, "    %s: no row of %s\n", rule, strings.Join(strings.Fields(p.spec.Sinks.By[name].Audit.By[rule]), " "))
+		a := p.spec.Sinks.By[name].Audit.By[rule]
+		fmt.Fprintf(b, "    %s: no row of %s, else %s\n", rule, oneLine(a.SQL), a.OnFail)
 	}
 	return b.String()
 }
