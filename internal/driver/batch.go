@@ -224,6 +224,9 @@ func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, rea
 	if err != nil {
 		return nil, err
 	}
+	if d.owesLetters(p, lacking) { // they are what tables rejected that have the batch as p has it
+		maps.Copy(q.Versions, p.Versions)
+	}
 	for _, s := range lacking {
 		if s.of != nil { // where a row goes may depend on what it is read with and joined with
 			maps.Copy(q.Versions, p.Versions)

@@ -201,5 +201,13 @@ func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 	return true, nil
 }
 
+// owesLetters says whether dead letters are still to be made of what a table rejected
+// that has the batch already, by the spec that it has it with.
+func (d *Driver) owesLetters(p *batch.Plan, lacking []*sink) bool {
+	return d.hasLetterTable() && slices.ContainsFunc(lacking, d.late) && slices.ContainsFunc(d.parts(p), func(s *sink) bool {
+		return !slices.Contains(lacking, s) && p.Sink(s.Name).Hash == s.Hash
+	})
+}
+
 // lettersOf counts the dead letters of one sink and of its sources.
 func lettersOf(c batch.Counts) int64 { return c.Letters + c.SourceLetters + c.DeadLettered }

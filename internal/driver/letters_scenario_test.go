@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -147,5 +148,36 @@ func TestLettersJoinLate(t *testing.T) {
 	s.idle(0)
 	if got := s.tables[1].stamp(0); got.Counts.Letters != 1 || got.Counts.Written != 1 {
 		t.Errorf("%+v", got.Counts)
+	}
+}
+
+// pinning gives dimension tables another version each time.
+type pinning struct {
+	driver.Executor
+	n *int
+}
+
+func (p pinning) Pin(context.Context) (map[string]string, error) {
+	*p.n++
+	return map[string]string{"dim": fmt.Sprint(*p.n)}, nil
+}
+
+// TestLettersKeepVersions: what a table has rejected by one version of a dimension
+// table becomes dead letters by the same, though the batch is revised for another sink.
+func TestLettersKeepVersions(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 2, drivers: 1, letters: true})
+	n := 0
+	s.between = func(r *driver.Rooms) { r.Executor = pinning{r.Executor, &n} }
+	s.idle(0)
+	poison := record{id: 101, to: [simSinks]bool{true, true}}
+	poison.poison[0] = true
+	s.add(1, poison)
+	s.until(0, "commit t1")
+	s.procs[0].kill()
+	s.spec[1] = 2
+	s.settles()
+	rejected, letters := s.plans[s.tables[0].stamp(0).Plan], s.plans[s.tables[2].stamp(0).Plan]
+	if rejected.Batch != letters.Batch || rejected.Revision == letters.Revision || rejected.Versions["dim"] != letters.Versions["dim"] {
+		s.die("rejected by %v, letters by %v", rejected.Versions, letters.Versions)
 	}
 }
