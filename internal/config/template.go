@@ -112,9 +112,6 @@ func (p *parse) apart(s *Spec) {
 		if !routed {
 			continue
 		}
-		if s.DeadLetter != nil && s.DeadLetter.Iceberg != nil {
-			p.fail("dead_letter.iceberg", "rows of sink %s choose their table; beside such a sink dead letters go to a topic: write dead_letter: {kafka: …}", name)
-		}
 		for m, other := range s.Sinks.Names {
 			i := s.Sinks.By[other].Iceberg
 			if i == nil || m == n || i.Catalog != one.Catalog {

@@ -143,7 +143,7 @@ func (d *Driver) letters(ctx context.Context, p *batch.Plan, lacking []*sink) (o
 		case i < 0:
 			return of, fmt.Errorf("%w: sink %s left the spec while batch %d is not complete: records that its SQL rejected may be missing in the dead letters. "+
 				"Put it back until that batch is done", batch.ErrInvalid, sp.Name, p.Batch)
-		case slices.Contains(lacking, d.sinks[i]):
+		case slices.ContainsFunc(lacking, func(s *sink) bool { return s.whole() == d.sinks[i] }):
 			others++
 			continue
 		}
@@ -177,26 +177,21 @@ func (d *Driver) names() []string {
 // sameSpec says whether a sink has the batch under the spec that it has now. With
 // another one it must have had no dead letters.
 func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) (bool, error) {
-	_, st, err := d.look(ctx, p, s, sp)
-	if err != nil || st == nil {
-		return true, err
-	}
 	logged, err := d.revisions(ctx, p)
 	if err != nil {
 		return false, err
 	}
+	if s.route != nil { // no revision changes its spec, nor what it is read with while a table lacks it
+		return s.sameLetters(p, logged[0], lettersOf(sp.Route.Counts))
+	}
+	_, st, err := d.look(ctx, p, s, sp)
+	if err != nil || st == nil {
+		return true, err
+	}
 	for _, q := range logged {
-		if q.Hash() != st.Plan || q.Sink(s.Name).Hash == s.Hash && maps.Equal(q.Readers, p.Readers) {
-			continue
+		if q.Hash() == st.Plan {
+			return s.sameLetters(p, q, lettersOf(st.Counts)-lettersOf(sp.Carried))
 		}
-		if n := lettersOf(st.Counts) - lettersOf(sp.Carried); n > 0 {
-			if q.Sink(s.Name).Hash == s.Hash {
-				return false, &otherReaders{q.Readers}
-			}
-			return false, fmt.Errorf("%w: sink %s has batch %d under another spec, and the dead letters lack the %d records that were rejected then. "+
-				"Run the former spec until that batch is done, then this one", batch.ErrInvalid, s.Name, p.Batch, n)
-		}
-		return false, nil
 	}
 	return true, nil
 }
@@ -207,6 +202,22 @@ func (d *Driver) owesLetters(p *batch.Plan, lacking []*sink) bool {
 	return d.hasLetterTable() && slices.ContainsFunc(lacking, d.late) && slices.ContainsFunc(d.parts(p), func(s *sink) bool {
 		return !slices.Contains(lacking, s) && p.Sink(s.Name).Hash == s.Hash
 	})
+}
+
+// sameLetters says whether a sink gives the dead letters that it had, n of them,
+// when it took the batch as q has it.
+func (s *sink) sameLetters(p, q *batch.Plan, n int64) (bool, error) {
+	same := q.Sink(s.Name).Hash == s.Hash
+	switch {
+	case same && maps.Equal(q.Readers, p.Readers):
+		return true, nil
+	case n == 0:
+		return false, nil
+	case same:
+		return false, &otherReaders{q.Readers}
+	}
+	return false, fmt.Errorf("%w: sink %s has batch %d under another spec, and the dead letters lack the %d records that were rejected then. "+
+		"Run the former spec until that batch is done, then this one", batch.ErrInvalid, s.Name, p.Batch, n)
 }
 
 // lettersOf counts the dead letters of one sink and of its sources.

@@ -381,6 +381,9 @@ func (d *Driver) bind(ctx context.Context, p *batch.Plan, r *prepared) error {
 			rp.Origin = s.origin(p)
 			share := r.routes[s.Name]
 			rp.Counts = share.counts
+			if len(share.tables) == 0 && r.lettersFollow(d, p) {
+				r.witness(s, share)
+			}
 			for _, name := range slices.Sorted(maps.Keys(share.tables)) {
 				before, err := d.carries(ctx, p, s, name)
 				if err != nil {
@@ -398,6 +401,22 @@ func (d *Driver) bind(ctx context.Context, p *batch.Plan, r *prepared) error {
 		sp.Route, sp.Due = rp, false
 	}
 	return nil
+}
+
+// witness gives one table of a sink an empty stamp, that with the newest one. The
+// batch touches none of them but has dead letters: where the sink stands must then
+// be known from its tables, as with any other sink.
+func (r *prepared) witness(s *sink, share *share) {
+	table := ""
+	for name, ref := range s.route.stamps {
+		if was := s.route.stamps[table]; ref.Hash != "" && (table == "" || ref.Last > was.Last || ref.Last == was.Last && name < table) {
+			table = name
+		}
+	}
+	if table != "" {
+		share.tables[table] = false
+		r.sinks[batch.RouteName(s.Name, table)] = &result{}
+	}
 }
 
 // origin is where the sink began in each partition of a plan.

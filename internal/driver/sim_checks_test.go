@@ -27,6 +27,7 @@ func (w *world) checkStamp(pipe, ti int, old *batch.Stamp, s *snapshot) {
 	}
 	w.checkContents(pipe, ti, s)
 	w.checkOnce(pipe)
+	w.checkWitness(pipe, ti, st)
 	if st.Kind == "" {
 		w.checkCounts(ti, s)
 	}
@@ -256,7 +257,7 @@ func (w *world) checkEnd(pipe int) {
 			w.checkGaps(ti, t.newest(pipe))
 			continue
 		}
-		if !t.truly() || t.remade() || t.taken[pipe] || w.out[ti] {
+		if !t.truly() || t.remade() || t.taken[pipe] || w.out[w.sinkIndexOf(ti)] {
 			continue
 		}
 		st := t.stamp(pipe)
@@ -288,23 +289,27 @@ func (w *world) checkLetters(pipe int) {
 	if !w.cfg.letters || w.onLoss || w.losses+w.drops+w.untagged > 0 || w.cfg.joins || w.cfg.rewind || w.cfg.shared || w.topicID > 1 || !w.allTruly() {
 		return
 	}
-	has := make([]map[int64]bool, len(w.tables))
+	var has [simSinks]map[int64]bool
 	for ti := range w.tables {
-		has[ti] = map[int64]bool{}
+		s := w.sinkIndexOf(ti)
+		if has[s] == nil {
+			has[s] = map[int64]bool{}
+		}
 		for _, f := range w.headFiles(ti) {
 			for _, r := range w.files[f].rows {
-				has[ti][r] = true
+				has[s][r] = true
 			}
 		}
 	}
+	letters := has[w.letterSink()]
 	for p := range int32(simPartitions) {
-		start := w.tables[0].newest(pipe).first().Start[w.tp(p)]
+		start := w.tables[w.letterTable()].newest(pipe).first().Start[w.tp(p)]
 		for _, r := range w.part(w.tp(p)).records[start:] {
-			if (r.bad || r.rule == toLetter) && !has[w.cfg.tables][r.id*simLetters] {
+			if (r.bad || r.rule == toLetter) && !letters[r.id*simLetters] {
 				w.fail("letter lost", "record %d cannot be decoded, or fails a rule of the source, and is no dead letter", r.id)
 			}
-			for s := range w.cfg.tables {
-				if (r.poison[s] || r.to[s] && !r.refused()) && !r.narrow && has[s][r.id] == has[w.cfg.tables][r.letter(s)] {
+			for s := range w.sinks() {
+				if !w.out[s] && (r.poison[s] || r.to[s] && !r.refused()) && !r.narrow && has[s][r.id] == letters[r.letter(s)] {
 					w.fail("letter lost", "record %d of sink %d: in its table and among the dead letters: %v", r.id, s, has[s][r.id])
 				}
 			}

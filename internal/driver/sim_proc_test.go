@@ -236,7 +236,7 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		StartTimeout: time.Hour,
 	}
 	if w.cfg.letters {
-		opts.DeadLetters, opts.MaxFraction = sinkName(w.cfg.tables), 1
+		opts.DeadLetters, opts.MaxFraction = sinkName(w.letterSink()), 1
 	}
 	for i := range w.tables {
 		if w.adopt[i] != 0 {
@@ -260,7 +260,7 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 
 // hash is that of a sink's spec.
 func (p *proc) hash(i int) string {
-	if p.w.isLetters(i) {
+	if p.w.cfg.letters && i == p.w.letterSink() {
 		return p.w.lettersHash(p.spec)
 	}
 	return specHash(p.spec[i])
@@ -395,7 +395,7 @@ func (w *world) judge(p *proc) {
 
 // respec gives a sink the spec back that its dead letters wait for.
 func (w *world) respec(p *proc) {
-	for i := range w.cfg.tables {
+	for i := range w.sinks() {
 		if strings.Contains(p.err.Error(), "sink "+sinkName(i)+" has batch") {
 			w.spec[i] = 3 - p.spec[i]
 			w.note("operator: sink %d gets spec %d back", i, w.spec[i])

@@ -225,7 +225,7 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 			w.fail("wrong spec", "sink %d: plan %d.r%d was made with %s, this driver has %s", i, job.Plan.Batch, job.Plan.Revision, sp.Hash, e.p.hash(i))
 		}
 		x.results[s] = batch.Result{State: job.State[s]}
-		x.toLetters = x.toLetters || w.isLetters(i)
+		x.toLetters = x.toLetters || w.cfg.letters && i == w.letterSink()
 	}
 	err := read(x.emit, x.letters)
 	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || x.deltas == [simKeys]int{} {
@@ -262,11 +262,11 @@ func (x *simJob) emit(rows arrow.RecordBatch) error {
 		}
 	}
 	if x.toLetters {
-		res := x.results[sinkName(w.cfg.tables)]
+		res := x.results[sinkName(w.letterSink())]
 		res.SourceLetters += refused.SourceLetters
 		res.Scanned += rows.NumRows()
 		res.Unread += rows.NumRows()
-		x.results[sinkName(w.cfg.tables)] = res
+		x.results[sinkName(w.letterSink())] = res
 	}
 	return nil
 }
@@ -311,7 +311,7 @@ func (x *simJob) letters(rows arrow.RecordBatch) error {
 	if !x.toLetters {
 		return nil
 	}
-	name := sinkName(x.p.w.cfg.tables)
+	name := sinkName(x.p.w.letterSink())
 	res := x.results[name]
 	res.Letters += rows.NumRows()
 	res.Rows += rows.NumRows()

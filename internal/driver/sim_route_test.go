@@ -152,6 +152,25 @@ func (w *world) checkOnce(pipe int) {
 	}
 }
 
+// checkWitness: where the dead letters have a batch, the tables of sink 1 say that
+// it was in that batch, though none of them had a row of it. A revision for other
+// sinks touches no more tables than the plan did.
+func (w *world) checkWitness(pipe, ti int, st *batch.Stamp) {
+	p := w.plans[st.Plan]
+	if !w.isLetters(ti) || !w.whole(pipe) || p == nil || p.Revision > 0 {
+		return
+	}
+	newest := batch.None
+	for i, t := range w.tables {
+		if s := t.stamp(pipe); w.routed(i) && s != nil {
+			newest = max(newest, s.Last)
+		}
+	}
+	if sp := p.Sink(sinkName(1)); sp != nil && sp.Active && newest != batch.None && newest < st.Last {
+		w.fail("no witness", "the dead letters have batch %d, the tables of s1 end at batch %d", st.Last, newest)
+	}
+}
+
 // checkAllThere: each record that sink 1 lets through, and that Kafka still has,
 // is in one of its tables, and the totals of all of them say so.
 func (w *world) checkAllThere(pipe int) {

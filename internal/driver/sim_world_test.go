@@ -297,9 +297,9 @@ type world struct {
 	procs    []*proc
 	spec     [simSinks]int
 	onLoss   bool
-	owed     map[string][]int64 // dead letters, by the hash of their stamp
-	adopt    [simTables]int64   // the head that the operator vouched for
-	rewound  batch.ID           // the batch of the newest rewind
+	owed     map[string][]int64   // dead letters, by the hash of their stamp
+	adopt    [simTables + 1]int64 // the head that the operator vouched for
+	rewound  batch.ID             // the batch of the newest rewind
 	losses   int
 	drops    int
 	untagged int
@@ -340,13 +340,13 @@ func newWorld(c *chooser, cfg simConfig) *world {
 	for i := range cfg.tables {
 		w.tables = append(w.tables, newSimTable(i))
 	}
-	if cfg.letters {
-		w.tables = append(w.tables, newSimTable(cfg.tables))
-	}
 	for i := 1; cfg.routed && i < simTables; i++ {
 		t := newSimTable(i)
 		t.missing = true
 		w.tables = append(w.tables, t)
+	}
+	if cfg.letters {
+		w.tables = append(w.tables, newSimTable(w.letterTable()))
 	}
 	w.out[0] = cfg.alone
 	for i := range cfg.drivers {
@@ -481,12 +481,12 @@ func (w *world) want(s int, st *batch.Stamp) (rows []int64, deltas [simKeys]int)
 			}
 			continue
 		}
-		for b := st.First; b < st.Last && p != nil && !p.Sink(sinkName(s)).CatchUp; b++ {
+		for b := st.First; b < st.Last && p != nil && !p.Sink(w.sinkOf(s)).CatchUp; b++ {
 			q := w.logged[logKey(st.IncarnationID, b)]
 			if q == nil {
 				continue
 			}
-			if sp := q.Sink(sinkName(s)); sp != nil && sp.Active {
+			if sp := q.Sink(w.sinkOf(s)); sp != nil && sp.Active {
 				for _, r := range q.Ranges {
 					if r.TopicPartition == tp {
 						w.wantRange(s, q, tp, at, r.End, &rows, &deltas)
@@ -569,6 +569,9 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 		}
 		if w.isLetters(ti) {
 			*rows = append(*rows, r.letters(hash, func(sink int) string {
+				if w.cfg.routed && sink == 1 {
+					return w.specRouted(p, tp, o)
+				}
 				if p != nil && p.Sink(sinkName(s)).CatchUp {
 					return w.specIn(p, sink) // else they are made by the spec that there is now
 				}
@@ -594,13 +597,10 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 
 // sinks is how many tables belong to sinks with SQL.
 func (w *world) sinks() int {
-	switch {
-	case w.cfg.letters:
-		return w.cfg.tables
-	case w.cfg.routed:
+	if w.cfg.routed {
 		return 2
 	}
-	return len(w.tables)
+	return w.cfg.tables
 }
 
 // pipeOf is the pipeline that made a plan.
@@ -612,12 +612,23 @@ func pipeOf(p *batch.Plan) int {
 }
 
 // isLetters says whether a table is that of the dead letters.
-func (w *world) isLetters(ti int) bool { return w.cfg.letters && ti == w.cfg.tables }
+func (w *world) isLetters(ti int) bool { return w.cfg.letters && ti == w.letterTable() }
+
+// letterSink is the sink of the dead letters, the last one, and letterTable its
+// table.
+func (w *world) letterSink() int { return w.sinks() }
+
+func (w *world) letterTable() int {
+	if w.cfg.routed {
+		return simTables
+	}
+	return w.cfg.tables
+}
 
 // lettersHash is the hash of the dead letters' spec: the specs of all sinks.
 func (w *world) lettersHash(spec [simSinks]int) string {
 	hash := "letters"
-	for i := range w.cfg.tables {
+	for i := range w.sinks() {
 		if w.out[i] {
 			hash += "-"
 		} else {
@@ -662,6 +673,22 @@ func (w *world) specOf(pipe, sink int, tp batch.TopicPartition, offset int64) st
 			}
 		}
 		return specHash(2)
+	}
+	return ""
+}
+
+// specRouted is the spec under which the sink that feeds many tables has an offset,
+// "" if it has not got it when p is made.
+func (w *world) specRouted(p *batch.Plan, tp batch.TopicPartition, at int64) string {
+	if p == nil {
+		return ""
+	}
+	if sp := p.Sink(sinkName(1)); p.Sink(sinkName(w.letterSink())).CatchUp && sp != nil && sp.Active {
+		return sp.Hash
+	}
+	last := &batch.Stamp{Plan: p.Hash(), Last: p.Batch, UUID: p.Incarnation.UUID, IncarnationID: p.Incarnation.ID}
+	if q := w.doneBy(1, last, tp, at); q != nil && q.Sink(sinkName(1)) != nil && q.Sink(sinkName(1)).Active {
+		return q.Sink(sinkName(1)).Hash
 	}
 	return ""
 }
@@ -985,11 +1012,14 @@ func (w *world) register() {
 // Sinks
 
 // routed says whether a table is one of many of its sink.
-func (w *world) routed(ti int) bool { return w.cfg.routed && ti > 0 }
+func (w *world) routed(ti int) bool { return w.cfg.routed && ti > 0 && ti != simTables }
 
 func (w *world) sinkIndexOf(ti int) int {
-	if w.routed(ti) {
+	switch {
+	case w.routed(ti):
 		return 1
+	case w.isLetters(ti):
+		return w.letterSink()
 	}
 	return ti
 }
@@ -1001,7 +1031,7 @@ func (w *world) nameOf(ti int) string {
 	if w.routed(ti) {
 		return batch.RouteName(sinkName(1), tableName(ti))
 	}
-	return sinkName(ti)
+	return w.sinkOf(ti)
 }
 
 func tableName(ti int) string { return fmt.Sprintf("t%d", ti) }

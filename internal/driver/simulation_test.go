@@ -20,7 +20,7 @@ var (
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
 	simPairs = flag.Bool("pairs", false, "kill at each pair of calls")
-	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering or exhaustive")
+	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering, routing, routed-letters or exhaustive")
 )
 
 // event lets one thing happen.
@@ -285,6 +285,16 @@ func lettering(seed uint64) simConfig {
 	}
 }
 
+// routedLettering is a sink that feeds many tables, with dead letters beside it.
+func routedLettering(seed uint64) simConfig {
+	return simConfig{
+		tables: 1, routed: true, letters: true, poison: true, alone: seed%3 == 0, drivers: 1 + int(seed/2%2), steps: 300, delays: int(seed % 5),
+		deploy: seed%4 > 1, loss: seed%4 == 0, joins: seed%4 == 1 && seed%3 != 0, sparse: seed/3%2 == 0, retention: seed%7 == 0, foreign: seed%11 == 0,
+		schemas: seed%5 == 0, audits: seed%6 == 1, stale: seed%13 == 0, latest: seed%17 == 0, remake: seed%19 == 0, standby: seed%23 == 0,
+		interval: time.Duration(seed/43%3) * 500 * time.Millisecond,
+	}
+}
+
 func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 	return simulate(&chooser{rng: rand.New(rand.NewPCG(seed, 7))}, cfg, tracing)
 }
@@ -292,7 +302,7 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
 	for name, config := range map[string]func(uint64) simConfig{
-		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing,
+		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing, "routed-letters": routedLettering,
 	} {
 		if *simOnly != "" && *simOnly != name {
 			continue
@@ -340,6 +350,7 @@ func TestSimulationExhaustive(t *testing.T) {
 		{tables: 2, drivers: 1, steps: 80, delays: 1, foreign: true, rewind: true, loss: true, joins: true, schemas: true},
 		{tables: 1, drivers: 1, steps: 60, delays: 1, poison: true, letters: true, deploy: true},
 		{tables: 1, routed: true, backlog: 1, drivers: 2, steps: 80, delays: 1, loss: true, joins: true},
+		{tables: 1, routed: true, alone: true, backlog: 1, drivers: 1, steps: 60, delays: 1, poison: true, letters: true, deploy: true},
 	} {
 		for i := range 60 {
 			for v := 1; v <= 23; v++ {

@@ -160,7 +160,11 @@ func (r *routing) verified(p *Pipeline) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	if !report.Clean || len(report.Tables) != len(r.want) {
+	tables := len(r.want)
+	if p.spec.DeadLetter != nil {
+		tables++
+	}
+	if !report.Clean || len(report.Tables) != tables {
 		r.Errorf("the audit says %+v", report)
 	}
 }
@@ -248,6 +252,80 @@ func TestRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.check(spec)
+}
+
+// poison sends records to a topic that cannot be decoded, or on which SQL fails,
+// and returns what their dead letters have.
+func (r *routing) poison(topic string) (letters []string) {
+	r.Helper()
+	for value, of := range map[string]string{`{"id":`: "", `{"id":-1}`: "raw"} {
+		rec := &kgo.Record{Topic: topic, Value: []byte(value)}
+		if err := r.client.ProduceSync(r.Context(), rec).FirstErr(); err != nil {
+			r.Fatal(err)
+		}
+		letters = append(letters, fmt.Sprintf("%s|%d|%s", topic, rec.Offset, of))
+	}
+	return letters
+}
+
+// lettered is the spec with a table of dead letters, and SQL that fails on some
+// records.
+func (r *routing) lettered(records int) *config.Spec {
+	r.Helper()
+	const sql = "SELECT CASE WHEN id < 0 THEN 'x' ELSE id::VARCHAR END::BIGINT AS id, _topic FROM events"
+	spec, err := config.Parse("spec.yaml", fmt.Appendf(nil, `
+name: routes
+checkpoint: "%[1]s/checkpoint"
+catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
+sources: {events: {kafka: {brokers: [%[2]q], topic_pattern: "^ev.*", start: earliest}, format: json, columns: id BIGINT, metadata: true}}
+sinks: {raw: {sql: "%[3]s", iceberg: {catalog: lake, table: "raw.${_topic}"}}}
+trigger: {available_now: true}
+limits: {max_records: %[4]d}
+dead_letter: {iceberg: {catalog: lake, table: dead.letters}, max_fraction: 1}
+`, r.dir, r.broker, sql, records), func(string) (string, bool) { return "", false })
+	if err != nil {
+		r.Fatal(err)
+	}
+	return spec
+}
+
+// TestRoutesLetters: dead letters in a table beside the tables of many topics,
+// through deaths between any two commits: each record is in its table, or a letter,
+// once. One topic has nothing but poison, and no table.
+func TestRoutesLetters(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev.a", "ev-B", "evil")
+	spec := r.lettered(12)
+	var letters []string
+	for n := 1; n <= 12; n++ {
+		r.produce("ev.a", "raw.ev_a", 3)
+		letters = append(letters, r.poison("evil")...)
+		if n > 2 {
+			letters = append(letters, r.poison("ev.a")...)
+			r.produce("ev-B", "raw.ev_b", 1)
+		}
+		at, left := "commit applied", 1+n%4
+		if n%3 == 0 {
+			at = "commit sent"
+		}
+		if err := r.run(spec, at, left); !errors.Is(err, errDied) && !errors.Is(err, context.Canceled) && err != nil {
+			t.Fatalf("it ends with %v", err)
+		}
+	}
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.check(spec)
+	p, err := New(t.Context(), spec, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	slices.Sort(letters)
+	got := lines(t, p, `SELECT concat_ws('|', topic, "offset", coalesce(sink, '')) FROM dead_letters`)
+	if slices.Sort(got); !slices.Equal(got, letters) {
+		t.Errorf("the dead letters are\n%v\nnot\n%v", got, letters)
+	}
 }
 
 // TestRoutesRecover: the checkpoint is lost while a batch is in one of its tables.
