@@ -105,20 +105,25 @@ func (d *deep) counted(plan *batch.Plan, later []*batch.Plan, sink string) (batc
 // batch reads one batch again.
 func (d *deep) batch(ctx context.Context, report *verify.Report, plan *batch.Plan, later []*batch.Plan) error {
 	then := map[string]batch.Tally{}
-	var run []string
+	var run, parts []string
 	for _, sp := range plan.Sinks {
-		if _, ok := d.tables[sp.Name]; !ok || !sp.Active {
+		if !d.known(sp.Name) || !sp.Active {
 			continue
 		}
 		tally, ok := d.counted(plan, later, sp.Name)
 		if !ok {
 			continue // it is not known to be committed yet
 		}
-		then[sp.Name] = tally
+		of := d.p.partsOf(&sp)
+		for _, part := range of {
+			then[part] = tally
+		}
 		if sp.Hash == d.p.sinkHash(sp.Name) {
-			run = append(run, sp.Name)
-		} else {
-			d.changed[sp.Name]++
+			run, parts = append(run, sp.Name), append(parts, of...)
+			continue
+		}
+		for _, part := range of {
+			d.changed[part]++
 		}
 	}
 	if len(then) == 0 {
@@ -134,10 +139,16 @@ func (d *deep) batch(ctx context.Context, report *verify.Report, plan *batch.Pla
 	if err != nil {
 		return err
 	}
-	return d.again(ctx, report, plan, later, then, run)
+	return d.again(ctx, report, plan, later, then, run, parts)
 }
 
-func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Plan, later []*batch.Plan, then map[string]batch.Tally, run []string) error {
+// known says whether the spec has a sink.
+func (d *deep) known(sink string) bool {
+	_, ok := d.p.spec.Sinks.By[sink]
+	return ok
+}
+
+func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Plan, later []*batch.Plan, then map[string]batch.Tally, run, parts []string) error {
 	err := d.p.readAs(ctx, plan)
 	if errors.Is(err, batch.ErrInvalid) {
 		for name := range then {
@@ -148,8 +159,8 @@ func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Pla
 	if err != nil {
 		return err
 	}
-	sides := map[string]*compared{}
-	for _, name := range run {
+	sides, stray := map[string]*compared{}, map[string]int64{}
+	for _, name := range parts {
 		c, err := d.side(ctx, plan, later, name)
 		if err != nil {
 			if errors.Is(err, batch.ErrUnavailable) {
@@ -161,10 +172,15 @@ func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Pla
 		sides[name] = c
 	}
 	now, err := d.p.execute(ctx, plan, run, func(sink string, rows arrow.RecordBatch) error {
-		if c := sides[sink]; c != nil {
-			c.Replayed(rows)
-		}
-		return nil
+		return d.p.divided(ctx, sink, rows, func(part string, rows arrow.RecordBatch) error {
+			if c := sides[part]; c != nil {
+				c.Replayed(rows)
+			}
+			if chooses(plan.Sink(sink), part) {
+				stray[part] += rows.NumRows()
+			}
+			return nil
+		})
 	})
 	if errors.Is(err, batch.ErrInvalid) || errors.Is(err, batch.ErrDataLost) {
 		for name := range then {
@@ -174,6 +190,9 @@ func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Pla
 	}
 	if err != nil {
 		return err
+	}
+	for part, rows := range stray {
+		report.Stray(part, plan.Batch, rows)
 	}
 	for name, tally := range then {
 		read := verify.Read{Sink: name, Batch: plan.Batch, Then: tally, Now: now}
@@ -191,7 +210,10 @@ func (d *deep) again(ctx context.Context, report *verify.Report, plan *batch.Pla
 
 // side takes the committed rows of a batch.
 func (d *deep) side(ctx context.Context, plan *batch.Plan, later []*batch.Plan, name string) (*compared, error) {
-	t := d.tables[name]
+	t, found := d.tables[name]
+	if !found {
+		return nil, fmt.Errorf("%w: the checkpoint does not list the table", batch.ErrInvalid)
+	}
 	has, ok, err := d.contents[name].BatchOf(d.log.inc, plan.Batch, later)
 	if err != nil {
 		return nil, err

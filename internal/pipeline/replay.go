@@ -39,7 +39,7 @@ type Replayed struct {
 	Ranges   []batch.Range `json:"ranges"`
 	Tally    batch.Tally   `json:"tally"`
 	Diffs    []verify.Diff `json:"diffs"`
-	// Branches are the snapshots that were made, by sink.
+	// Branches are the snapshots that were made, by sink, or by sink/table.
 	Branches map[string]int64 `json:"branches,omitempty"`
 	// Notes say what could not be compared.
 	Notes []string `json:"notes,omitempty"`
@@ -119,9 +119,6 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (*Replayed, erro
 	for _, name := range o.Sinks {
 		sp := plan.Sink(name)
 		switch {
-		case p.Routes(name):
-			r.note("rows of sink %s choose their table; a replay does not compare them yet", name)
-			continue
 		case sp == nil || !sp.Active:
 			r.note("sink %s takes no part in batch %d", name, plan.Batch)
 			continue
@@ -232,7 +229,11 @@ func (p *Pipeline) lettersOf(plan *batch.Plan) batch.Letters {
 }
 
 func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnation, plan *batch.Plan, later []*batch.Plan, sinks []string, o ReplayOptions) error {
-	all, err := p.auditedTables(ctx)
+	var parts []string
+	for _, name := range sinks {
+		parts = append(parts, p.partsOf(plan.Sink(name))...)
+	}
+	all, err := p.auditedParts(ctx, parts)
 	if err != nil {
 		return err
 	}
@@ -240,11 +241,8 @@ func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnatio
 	if err != nil {
 		return err
 	}
-	sides := map[string]*compared{}
+	sides, stray := map[string]*compared{}, map[string]int64{}
 	for _, t := range all {
-		if !slices.Contains(sinks, t.Sink) {
-			continue
-		}
 		has, ok, err := verify.NewContents(t, p.spec.Name).BatchOf(inc, plan.Batch, later)
 		if err != nil {
 			return fmt.Errorf("sink %s: %w", t.Sink, err)
@@ -261,25 +259,30 @@ func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnatio
 		}
 		sides[t.Sink] = c
 	}
-	staged, err := p.stage(ctx, o.Branch, sinks)
+	staged, err := p.stage(ctx, o.Branch, parts)
 	if err != nil {
 		return err
 	}
 	r.Tally, err = p.execute(ctx, plan, sinks, func(sink string, rows arrow.RecordBatch) error {
-		if c := sides[sink]; c != nil {
-			c.Replayed(rows)
-		}
 		if o.Row != nil {
 			if err := o.Row(sink, rows); err != nil {
 				return err
 			}
 		}
-		return staged.write(sink, rows)
+		return p.divided(ctx, sink, rows, func(part string, rows arrow.RecordBatch) error {
+			if c := sides[part]; c != nil {
+				c.Replayed(rows)
+			}
+			if chooses(plan.Sink(sink), part) {
+				stray[part] += rows.NumRows()
+			}
+			return staged.write(part, rows)
+		})
 	})
 	if err != nil {
 		return errors.Join(err, staged.drop(ctx))
 	}
-	for _, name := range sinks {
+	for _, name := range parts {
 		c := sides[name]
 		if c == nil {
 			continue
@@ -291,8 +294,17 @@ func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnatio
 		d.Snapshot = c.has.Snapshot
 		r.Diffs = append(r.Diffs, d)
 	}
+	for _, part := range slices.Sorted(maps.Keys(stray)) {
+		r.Diffs = append(r.Diffs, verify.Diff{Sink: part, Replayed: stray[part], OnlyReplayed: stray[part], Share: 1})
+	}
 	r.Branches, err = staged.commit(ctx, plan, sides)
 	return err
+}
+
+// chooses says whether a part is a table that the plan does not name.
+func chooses(sp *batch.SinkPlan, part string) bool {
+	_, table := batch.SplitRoute(part)
+	return table != "" && (sp.Route == nil || sp.Route.Table(table) == nil)
 }
 
 // staged writes replayed rows for branches of the tables.
@@ -314,7 +326,7 @@ func (p *Pipeline) stage(ctx context.Context, branch string, sinks []string) (*s
 		return s, nil
 	}
 	for _, name := range sinks {
-		t, err := p.Table(ctx, name)
+		t, err := p.partTable(ctx, name)
 		if err != nil {
 			return nil, err
 		}

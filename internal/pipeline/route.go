@@ -3,9 +3,51 @@ package pipeline
 import (
 	"context"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/sink"
 )
+
+// divided gives rows of a sink to each of its tables that they are for; part is the
+// sink's name, or, of one whose rows choose their table, a batch.RouteName.
+func (p *Pipeline) divided(ctx context.Context, name string, rows arrow.RecordBatch, each func(part string, rows arrow.RecordBatch) error) error {
+	o, many := p.routeOptions(name)
+	if !many {
+		return each(name, rows)
+	}
+	return sink.Divide(ctx, o, rows, func(table string, rows arrow.RecordBatch) error { return each(batch.RouteName(name, table), rows) })
+}
+
+// partsOf are the tables that take part in a plan, of one sink.
+func (p *Pipeline) partsOf(sp *batch.SinkPlan) (parts []string) {
+	if !p.Routes(sp.Name) {
+		return []string{sp.Name}
+	}
+	if sp.Route == nil {
+		return nil
+	}
+	for _, t := range sp.Route.Tables {
+		if !t.Has { // else it had the rows before the checkpoint was lost
+			parts = append(parts, batch.RouteName(sp.Name, t.Table))
+		}
+	}
+	return parts
+}
+
+// partTable opens the table of a part.
+func (p *Pipeline) partTable(ctx context.Context, part string) (*sink.Table, error) {
+	name, table := batch.SplitRoute(part)
+	if table == "" {
+		return p.Table(ctx, name)
+	}
+	r, err := p.Routed(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return r.Table(ctx, table)
+}
 
 // routes are the tables of a sink whose rows choose theirs, as the driver sees
 // them.

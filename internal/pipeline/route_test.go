@@ -132,6 +132,7 @@ func (r *routing) check(spec *config.Spec) {
 	}
 	defer p.Close()
 	r.verified(p)
+	r.replayed(p)
 	names, err := p.TablesOf(r.Context(), "raw")
 	if err != nil {
 		r.Fatal(err)
@@ -156,7 +157,7 @@ func (r *routing) check(spec *config.Spec) {
 // verified audits tables and checkpoint.
 func (r *routing) verified(p *Pipeline) {
 	r.Helper()
-	report, err := p.Verify(r.Context(), time.Now(), false)
+	report, err := p.Verify(r.Context(), time.Now(), true)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -166,6 +167,38 @@ func (r *routing) verified(p *Pipeline) {
 	}
 	if !report.Clean || len(report.Tables) != tables {
 		r.Errorf("the audit says %+v", report)
+	}
+}
+
+// replayed runs each logged batch again: every table that it touched gets the rows
+// that it has.
+func (r *routing) replayed(p *Pipeline) {
+	r.Helper()
+	l, err := p.loggedPlans(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	rows := map[string]int64{}
+	for i, plan := range l.plans {
+		if i+1 < len(l.plans) && l.plans[i+1].Batch == plan.Batch {
+			continue // it was revised
+		}
+		again, err := p.Replay(r.Context(), ReplayOptions{Batch: plan.Batch})
+		if err != nil {
+			r.Fatal(err)
+		}
+		if !again.Equal() {
+			r.Errorf("batch %d: %+v", plan.Batch, again.Diffs)
+		}
+		for _, d := range again.Diffs {
+			_, table := batch.SplitRoute(d.Sink)
+			rows[table] += d.Committed
+		}
+	}
+	for table, want := range r.want {
+		if l.inc.Kind == batch.First && rows[table] != int64(len(want)) {
+			r.Errorf("of table %s %d rows were compared, not %d", table, rows[table], len(want))
+		}
 	}
 }
 
@@ -374,4 +407,42 @@ func TestRoutesLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.check(spec)
+}
+
+// TestRoutesReplay: another spec's rows differ in the tables where they do, and a
+// table that the plan does not name is named. A branch of each table takes them.
+func TestRoutesReplay(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev1", "ev2")
+	r.produce("ev1", "raw.ev1", 3)
+	r.produce("ev2", "raw.ev2", 4)
+	if err := r.run(r.spec(100, ""), "", 0); err != nil {
+		t.Fatal(err)
+	}
+	other := r.spec(100, "")
+	raw := other.Sinks.By["raw"]
+	raw.SQL = "SELECT id, CASE WHEN id = 2 THEN 'ev9' ELSE _topic END AS _topic FROM events"
+	other.Sinks.By["raw"] = raw
+	p, err := New(t.Context(), other, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if _, err := p.Replay(t.Context(), ReplayOptions{}); !errors.Is(err, batch.ErrInvalid) {
+		t.Fatalf("it ends with %v", err)
+	}
+	again, err := p.Replay(t.Context(), ReplayOptions{Today: true, Branch: "again"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, d := range again.Diffs {
+		got += fmt.Sprintf("%s %d/%d +%d -%d\n", d.Sink, d.Replayed, d.Committed, d.OnlyReplayed, d.OnlyCommitted)
+	}
+	if want := "raw/raw.ev1 2/3 +0 -1\nraw/raw.ev2 4/4 +0 -0\nraw/raw.ev9 1/0 +1 -0\n"; got != want || again.Equal() {
+		t.Errorf("the replay says\n%snot\n%s", got, want)
+	}
+	if len(again.Branches) != 2 || again.Branches["raw/raw.ev1"] == 0 {
+		t.Errorf("branches %v", again.Branches)
+	}
 }

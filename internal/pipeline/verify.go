@@ -1,9 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
@@ -79,28 +82,44 @@ func (p *Pipeline) newestEntry(ctx context.Context, cp *checkpoint.Checkpoint) (
 
 // auditedTables loads the tables of the spec's sinks, whether or not they fit them.
 func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
-	tables := make([]verify.Table, 0, len(p.spec.Sinks.Names))
+	var parts []string
 	for _, name := range p.spec.Sinks.Names {
-		i := p.spec.Sinks.By[name].Iceberg
-		all := []verify.Table{{Sink: name, Name: i.Table, Branch: i.Branch}}
-		if p.Routes(name) {
-			chosen, err := p.TablesOf(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			all = nil
-			for _, table := range chosen {
-				all = append(all, verify.Table{Sink: batch.RouteName(name, table), Name: table, Branch: i.Branch})
-			}
+		if !p.Routes(name) {
+			parts = append(parts, name)
+			continue
 		}
-		for _, one := range all {
-			if err := p.audited(ctx, i.Catalog, &one); err != nil {
-				return nil, fmt.Errorf("sink %s: %w", name, err)
-			}
-			tables = append(tables, one)
+		chosen, err := p.TablesOf(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, table := range chosen {
+			parts = append(parts, batch.RouteName(name, table))
 		}
 	}
-	return tables, nil
+	return p.auditedParts(ctx, parts)
+}
+
+// auditedAtOnce is how many tables are loaded at once.
+const auditedAtOnce = 8
+
+// auditedParts loads the tables of sinks, or of those whose rows choose their table
+// single ones.
+func (p *Pipeline) auditedParts(ctx context.Context, parts []string) ([]verify.Table, error) {
+	tables := make([]verify.Table, len(parts))
+	var group errgroup.Group
+	group.SetLimit(auditedAtOnce)
+	for n, part := range parts {
+		name, table := batch.SplitRoute(part)
+		i := p.spec.Sinks.By[name].Iceberg
+		tables[n] = verify.Table{Sink: part, Name: cmp.Or(table, i.Table), Branch: i.Branch}
+		group.Go(func() error {
+			if err := p.audited(ctx, i.Catalog, &tables[n]); err != nil {
+				return fmt.Errorf("sink %s: %w", part, err)
+			}
+			return nil
+		})
+	}
+	return tables, group.Wait()
 }
 
 // audited loads one of them.

@@ -66,7 +66,7 @@ func (r *Routed) Writer(ctx context.Context, attempt string, open func(tables []
 
 // Write adds rows. It may be called from several goroutines.
 func (w *RoutedWriter) Write(rows arrow.RecordBatch) error {
-	d, err := w.divide(rows)
+	d, err := w.r.divide(w.ctx, rows)
 	if err != nil {
 		return err
 	}
@@ -116,15 +116,15 @@ type divided struct {
 }
 
 // divide brings the rows for each table together; they keep their order.
-func (w *RoutedWriter) divide(rows arrow.RecordBatch) (divided, error) {
+func (r *Routed) divide(ctx context.Context, rows arrow.RecordBatch) (divided, error) {
 	var d divided
 	byValue, byName := map[string]int{}, map[string]int{}
 	of := make([]int, rows.NumRows())
 	for i := range of {
-		value := w.r.valueOf(rows, i)
+		value := r.valueOf(rows, i)
 		g, ok := byValue[value]
 		if !ok {
-			name, err := w.r.nameOf(rows, i)
+			name, err := r.nameOf(rows, i)
 			if err != nil {
 				return d, err
 			}
@@ -153,8 +153,32 @@ func (w *RoutedWriter) divide(rows arrow.RecordBatch) (divided, error) {
 		next[g]++
 	}
 	var err error
-	d.rows, err = take(w.ctx, rows, at)
+	d.rows, err = take(ctx, rows, at)
 	return d, err
+}
+
+// Divide gives the rows for each table to each, as a RoutedWriter would.
+func Divide(ctx context.Context, o RouteOptions, rows arrow.RecordBatch, each func(table string, rows arrow.RecordBatch) error) error {
+	columns, err := routeColumns(o, rows.Schema())
+	if err != nil {
+		return err
+	}
+	d, err := (&Routed{opts: o, columns: columns}).divide(ctx, rows)
+	if err != nil {
+		return err
+	}
+	defer d.rows.Release()
+	var from int64
+	for i, table := range d.names {
+		part := d.rows.NewSlice(from, from+d.counts[i])
+		from += d.counts[i]
+		err := each(table, part)
+		part.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sizeOf(rows arrow.RecordBatch) (size int64) {

@@ -57,6 +57,20 @@ func (r *Report) Compare(b Read) {
 		d.Replayed, d.Committed, d.OnlyReplayed, d.OnlyCommitted, strings.Join(examples, " ")), fmt.Sprintf("`frazil replay SPEC --batch %d` shows it; its SQL or a table it reads may not be the same any more", b.Batch))
 }
 
+// Stray adds rows that a batch gives, when it is run again, for a table of a sink
+// that its plan does not name.
+func (r *Report) Stray(part string, id batch.ID, rows int64) {
+	sink, table := batch.SplitRoute(part)
+	for i := range r.Tables {
+		if of, _ := batch.SplitRoute(r.Tables[i].Sink); of != sink {
+			continue
+		}
+		r.Tables[i].find(RowsDiffer, fmt.Sprintf("batch %d", id), fmt.Sprintf("gives %d rows for table %s when it is run again, and its plan does not name that table", rows, table),
+			fmt.Sprintf("`frazil replay SPEC --batch %d` shows it; its SQL or a table it reads may not be the same any more", id))
+		return
+	}
+}
+
 // Note adds a remark to a sink's table.
 func (r *Report) Note(sink, format string, args ...any) {
 	if s := r.section(sink); s != nil {
