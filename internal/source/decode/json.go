@@ -430,13 +430,23 @@ func parseList(c *list, s *scanner, depth int) error {
 	if s.peek() != '[' {
 		return s.unexpected("a list")
 	}
-	return s.array(func() error {
+	if s.i++; s.peek() == ']' {
+		s.i++
+		return nil
+	}
+	for {
 		if s.peek() == 'n' {
+			if err := s.literal("null"); err != nil {
+				return err
+			}
 			c.elements.null()
-			return s.literal("null")
+		} else if err := c.elements.json(s, depth+1); err != nil {
+			return err
 		}
-		return c.elements.json(s, depth+1)
-	})
+		if more, err := s.comma(']'); !more {
+			return err
+		}
+	}
 }
 
 // newMap decodes an object whose keys are data. Its keys are texts.
@@ -459,23 +469,29 @@ func parseMap(c *list, s *scanner, depth int) error {
 		return s.unexpected("an object")
 	}
 	pairs := c.elements.(*structure)
-	keys := pairs.members[0].(*varied)
-	seen := map[string]bool{}
-	return s.object(func(key []byte) error {
-		if seen[string(key)] {
-			return s.fail("key %q is there twice", key)
+	keys, values := pairs.members[0].(*varied), pairs.members[1]
+	begin := keys.len()
+	for first := true; ; first = false {
+		key, more, err := s.member(first)
+		if err != nil {
+			return err
 		}
-		seen[string(key)] = true
-		keys.append(key)
+		if !more {
+			break
+		}
+		keys.append(nonNil(key))
 		if s.peek() == 'n' {
-			pairs.members[1].null()
 			if err := s.literal("null"); err != nil {
 				return err
 			}
-		} else if err := pairs.members[1].json(s, depth+1); err != nil {
+			values.null()
+		} else if err := values.json(s, depth+1); err != nil {
 			return err
 		}
 		pairs.push(true)
-		return nil
-	})
+	}
+	if key, twice := keys.twice(begin); twice {
+		return s.fail("key %q is there twice", key)
+	}
+	return nil
 }

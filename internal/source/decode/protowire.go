@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -342,8 +343,46 @@ func (d *protoWire) element(n *protoNode, f *wireField, wire protowire.Type, i, 
 	return i, err
 }
 
+// ascii says whether all bytes are below 0x80; so short a text is checked most quickly
+// here.
+func ascii(b []byte) bool {
+	n := len(b)
+	if n < 8 {
+		all := byte(0)
+		for _, c := range b {
+			all |= c
+		}
+		return all < utf8.RuneSelf
+	}
+	all := binary.LittleEndian.Uint64(b[n-8:])
+	for i := 0; i < n-8; i += 8 {
+		all |= binary.LittleEndian.Uint64(b[i:])
+	}
+	return all&highs == 0
+}
+
+// text reads a value of bytes whose length has one byte; next is 0 for any other, and
+// for one that is wrong.
+func (d *protoWire) text(c *protoCell, i, end int) (next int) {
+	if i >= end || int(d.b[i]) >= min(0x80, end-i) {
+		return 0
+	}
+	next = i + 1 + int(d.b[i])
+	v := d.b[i+1 : next]
+	if c.kind == cellText && !ascii(v) && !utf8.Valid(v) {
+		return 0
+	}
+	c.bytes.append(v)
+	return next
+}
+
 // value reads one value that is no message.
 func (d *protoWire) value(f *wireField, i, end int) (int, error) {
+	if f.wire == protowire.BytesType {
+		if next := d.text(f.cell, i, end); next != 0 {
+			return next, nil
+		}
+	}
 	var v uint64
 	at := i
 	switch f.wire {
