@@ -42,7 +42,7 @@ func TestResultTypes(t *testing.T) {
 	}
 	for _, good := range []string{
 		"id", "id::TINYINT", "id::UBIGINT", "id::FLOAT", "id::DOUBLE", "id::DECIMAL(38,10)", "id > 1", "page", "page::BLOB", "t", "t::TIMESTAMP", "t::DATE", "t::TIME",
-		"'01234567-89ab-cdef-0123-456789abcdef'::UUID", "'{}'::JSON", "tags", "geo", "MAP {id: tags}", "[geo]", "NULL", "list_sum([id, 1])::BIGINT",
+		"'01234567-89ab-cdef-0123-456789abcdef'::UUID", "'{}'::JSON", "tags", "geo", "MAP {id: tags}", "MAP {id > 1: '01234567-89ab-cdef-0123-456789abcdef'::UUID}", "[geo]", "NULL", "list_sum([id, 1])::BIGINT",
 	} {
 		if err := refuse("SELECT " + good + " AS x FROM clicks"); err != nil {
 			t.Errorf("%s: %v", good, err)

@@ -238,16 +238,11 @@ func (s *Statement) describe() error {
 			mapping.DestroyLogicalType(&types[k])
 		}
 	}()
-	for k := range types {
-		if err := checkMaps(names[k], types[k], false); err != nil {
-			return err
-		}
-	}
 	schema, failed := arrowmapping.NewArrowSchema(s.options, types, names)
 	if err := errorOf(failed); err != nil {
 		return fmt.Errorf("%w: a column has a type that cannot leave DuckDB; cast it, for instance to VARCHAR: %w", batch.ErrInvalid, err)
 	}
-	s.schema = schema
+	s.schema = noted(schema, types)
 	return nil
 }
 

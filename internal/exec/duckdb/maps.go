@@ -1,42 +1,63 @@
 package duckdb
 
 import (
-	"fmt"
-
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/duckdb/duckdb-go/v2/mapping"
-
-	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// checkMaps refuses BOOLEAN as the key or the value of a MAP: what says that a byte
-// is one is lost when Arrow's Go library imports a map from C, and it would silently
-// become a number. Within a struct or a list that is a map's value it is kept.
-func checkMaps(column string, t mapping.LogicalType, inMap bool) error {
-	isMap := false
-	var children []mapping.LogicalType
+// Arrow notes on a field what its bytes stand for beyond their type.
+const (
+	extensionName = "ARROW:extension:name"
+	extensionMeta = "ARROW:extension:metadata"
+)
+
+// noted returns the schema with what Arrow's Go library forgets when it imports a
+// schema from C: what the key and the value of a MAP stand for. Without it a BOOLEAN
+// in a MAP, which DuckDB hands over in a byte, would become a number, and a UUID bytes.
+func noted(s *arrow.Schema, types []mapping.LogicalType) *arrow.Schema {
+	fields := s.Fields()
+	for k := range fields {
+		fields[k].Type = notedType(fields[k].Type, types[k])
+	}
+	meta := s.Metadata()
+	return arrow.NewSchema(fields, &meta)
+}
+
+func notedType(t arrow.DataType, is mapping.LogicalType) arrow.DataType {
+	switch t := t.(type) {
+	case *arrow.ListType:
+		f := t.ElemField()
+		f.Type = notedChild(f.Type, mapping.ListTypeChildType(is))
+		return arrow.ListOfField(f)
+	case *arrow.StructType:
+		fields := t.Fields()
+		for i := range fields {
+			fields[i].Type = notedChild(fields[i].Type, mapping.StructTypeChildType(is, mapping.IdxT(i)))
+		}
+		return arrow.StructOf(fields...)
+	case *arrow.MapType:
+		key, item := mapping.MapTypeKeyType(is), mapping.MapTypeValueType(is)
+		keyMeta, itemMeta := note(key), note(item)
+		m := arrow.MapOfWithMetadata(notedChild(t.KeyType(), key), keyMeta, notedChild(t.ItemType(), item), itemMeta)
+		m.KeysSorted = t.KeysSorted
+		return m
+	}
+	return t
+}
+
+// notedChild frees the type that it is given.
+func notedChild(t arrow.DataType, is mapping.LogicalType) arrow.DataType {
+	defer mapping.DestroyLogicalType(&is)
+	return notedType(t, is)
+}
+
+// note is what Arrow notes on a field of a type, where a table needs it.
+func note(t mapping.LogicalType) arrow.Metadata {
 	switch mapping.GetTypeId(t) {
 	case mapping.TypeBoolean:
-		if inMap {
-			return fmt.Errorf("%w: column %q has BOOLEAN as key or value of a MAP, which cannot leave DuckDB; cast it, for instance to MAP(VARCHAR, TINYINT), or to a list with map_entries", batch.ErrInvalid, column)
-		}
-	case mapping.TypeMap:
-		isMap = true
-		children = append(children, mapping.MapTypeKeyType(t), mapping.MapTypeValueType(t))
-	case mapping.TypeList:
-		children = append(children, mapping.ListTypeChildType(t))
-	case mapping.TypeArray:
-		children = append(children, mapping.ArrayTypeChildType(t))
-	case mapping.TypeStruct:
-		for i := range mapping.StructTypeChildCount(t) {
-			children = append(children, mapping.StructTypeChildType(t, i))
-		}
+		return arrow.NewMetadata([]string{extensionName, extensionMeta}, []string{"arrow.bool8", ""})
+	case mapping.TypeUUID:
+		return arrow.NewMetadata([]string{extensionName, extensionMeta}, []string{"arrow.uuid", ""})
 	}
-	var failed error
-	for k := range children {
-		if err := checkMaps(column, children[k], isMap); err != nil {
-			failed = err
-		}
-		mapping.DestroyLogicalType(&children[k])
-	}
-	return failed
+	return arrow.Metadata{}
 }

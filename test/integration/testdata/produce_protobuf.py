@@ -31,7 +31,7 @@ message Every {
   optional int64 maybe = 18; optional string maybe_text = 19; optional Kind maybe_kind = 20;
   repeated int64 numbers = 21; repeated int64 loose = 22 [packed = false]; repeated string words = 23; repeated Kind kinds = 24;
   repeated Inner inners = 25; Inner inner = 26; Money price = 27;
-  map<string, int64> counts = 28; map<int32, Inner> by_number = 29; map<uint64, double> by_u64 = 31;
+  map<string, int64> counts = 28; map<int32, Inner> by_number = 29; map<bool, bool> by_bool = 30; map<uint64, double> by_u64 = 31;
   oneof either { string one_text = 32; int64 one_number = 33; Inner one_inner = 34; bool one_bool = 35; }
   google.protobuf.Timestamp at = 36; google.protobuf.Duration took = 37; repeated google.protobuf.Timestamp times = 38;
   google.protobuf.Int64Value w_i64 = 39; google.protobuf.UInt64Value w_u64 = 40; google.protobuf.Int32Value w_i32 = 41;
@@ -91,7 +91,7 @@ def every(kafka, topic, n):
     expected = Expected("id", {"id": "long", **{k: t for k, (t, _) in SCALARS.items()}, **{w: SCALARS[k][0] for w, k in wrapped.items()},
         "u64": "decimal(20, 0)", "f64": "decimal(20, 0)", "w_u64": "decimal(20, 0)", "kind": "string", "maybe": "long", "maybe_text": "string", "maybe_kind": "string",
         "numbers": "list<long>", "loose": "list<long>", "words": "list<string>", "kinds": "list<string>", "inners": f"list<{INNER}>", "inner": INNER,
-        "price": "struct<currency: string, units: long>", "counts": "map<string, long>", "by_number": f"map<int, {INNER}>", "by_u64": "map<decimal(20, 0), double>",
+        "price": "struct<currency: string, units: long>", "counts": "map<string, long>", "by_number": f"map<int, {INNER}>", "by_u64": "map<decimal(20, 0), double>", "by_bool": "map<boolean, boolean>",
         "one_text": "string", "one_number": "long", "one_inner": INNER, "one_bool": "boolean", "at": "timestamptz", "took": "long", "times": "list<timestamptz>",
         "object": "string", "anything": "string", "some": "string", "packed": "struct<type_url: string, value: binary>", "mask": "string", "empty": "boolean", "day": "struct<year: int, month: int, day: int>"})
     inners = [
@@ -133,7 +133,9 @@ def every(kafka, topic, n):
             m.by_number[k].CopyFrom(x)
         for k, v in (by_u64 := pick(i, {}, {2**64 - 1: 0.5, 0: 0.0})).items():
             m.by_u64[k] = v
-        row |= {"counts": list(counts.items()), "by_number": [(k, x) for k, (_, x) in by.items()], "by_u64": [(Decimal(k), v) for k, v in by_u64.items()]}
+        for k, v in (by_bool := pick(i, {}, {True: False}, {False: True, True: True})).items():
+            m.by_bool[k] = v
+        row |= {"by_bool": list(by_bool.items()), "counts": list(counts.items()), "by_number": [(k, x) for k, (_, x) in by.items()], "by_u64": [(Decimal(k), v) for k, v in by_u64.items()]}
         match i % 5:
             case 1:
                 m.one_text = row["one_text"] = ""
