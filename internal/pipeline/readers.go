@@ -222,7 +222,7 @@ const (
 type readers struct {
 	p       *Pipeline
 	clock   driver.Clock
-	follows []string // sources
+	follows []string // sources, and keys of sources
 	look    func()   // asks for all of them
 	cancel  context.CancelFunc
 	beside  sync.WaitGroup
@@ -249,18 +249,24 @@ func newReaders(p *Pipeline, clock driver.Clock) *readers {
 	return r
 }
 
-// follows are the sources that take a newer schema while the pipeline runs.
+// follows are the sources, and keys of sources, that take a newer schema while the
+// pipeline runs.
 func (p *Pipeline) follows() (names []string) {
 	for _, name := range p.spec.Sources.Names {
-		s := p.spec.Sources.By[name]
-		if s.Registry == nil || s.Registry.Version != 0 {
-			continue
-		}
 		fixed := slices.ContainsFunc(p.spec.Queries(), func(sink string) bool {
 			return !evolves(p.spec.Sinks.By[sink]) && slices.Contains(p.exec.Query(sink).Streams, name)
 		})
-		if !fixed {
-			names = append(names, name)
+		if fixed {
+			continue
+		}
+		parts := []string{name}
+		if p.spec.Sources.By[name].Key != nil {
+			parts = append(parts, name+keyPart)
+		}
+		for _, part := range parts {
+			if s := p.part(part); p.schemas[part].ID != 0 && s.Registry.Version == 0 {
+				names = append(names, part)
+			}
 		}
 	}
 	return names

@@ -56,6 +56,7 @@ type shop struct {
 	cluster  *kfake.Cluster
 	registry *srfake.Registry
 	producer *kgo.Client
+	key      string // of the source
 }
 
 func newShop(t *testing.T) *shop {
@@ -100,10 +101,10 @@ trigger: {interval: 0s}
 checkpoint: "%[1]s/checkpoint"
 catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
 sources:
-  orders: {kafka: {brokers: [%[2]q], topics: [orders], start: earliest}, format: avro, registry: {url: %[3]q%[5]s}}
+  orders: {kafka: {brokers: [%[2]q], topics: [orders], start: earliest}, format: avro, registry: {url: %[3]q%[5]s}%[7]s}
 sinks:
   all: {sql: %[6]q, iceberg: {catalog: lake, table: a.orders, create: true, evolve: %[4]s}}
-`, s.dir, s.cluster.ListenAddrs()[0], s.registry.URL(), evolve, registry, sql), func(string) (string, bool) { return "", false })
+`, s.dir, s.cluster.ListenAddrs()[0], s.registry.URL(), evolve, registry, sql, s.key), func(string) (string, bool) { return "", false })
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -253,6 +254,36 @@ func TestNewerSchemaIsNoticed(t *testing.T) {
 		p = r.next()
 	}
 	r.finish()
+}
+
+// TestGrowingKey: the schema of keys grows while the pipeline runs, as that of values
+// does.
+func TestGrowingKey(t *testing.T) {
+	s := newShop(t)
+	s.key = ", key: {format: avro}"
+	register := func(version int, fields string) {
+		s.registry.SeedSchema("orders-key", version, 10+version, sr.Schema{Schema: `{"type":"record","name":"K","fields":[{"name":"k","type":"long"}` + fields + `]}`})
+	}
+	produce := func(id int64, key []byte) {
+		if err := s.producer.ProduceSync(t.Context(), &kgo.Record{Key: key, Value: order(1, id, 1, "")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	register(1, "")
+	r := s.run("add", "SELECT * FROM orders", nil)
+	produce(1, []byte{0, 0, 0, 0, 11, 2})
+	if p := r.next(); p.Readers["orders.key"] != 11 || p.Readers["orders"] != 1 {
+		t.Fatalf("read with %v", p.Readers)
+	}
+	register(2, `,{"name":"shard","type":["null","string"],"default":null}`)
+	produce(2, []byte{0, 0, 0, 0, 12, 4, 2, 2, 'x'})
+	if p := r.next(); p.Readers["orders.key"] != 12 || p.Readers["orders"] != 1 {
+		t.Fatalf("read with %v", p.Readers)
+	}
+	r.finish()
+	if got, want := s.rows(), []string{`{"id":1,"k":1,"n":1,"shard":null}`, `{"id":2,"k":2,"n":1,"shard":"x"}`}; !slices.Equal(got, want) {
+		t.Errorf("the table has %s, want %s", got, want)
+	}
 }
 
 // crashing lets the commits of a table fail, as if the process died before them.
