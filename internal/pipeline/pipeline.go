@@ -61,6 +61,7 @@ type Pipeline struct {
 	registries map[string]*registry.Client
 	dimensions []exec.Table
 	readers    *readers // nil: no source has a registry, or nothing runs
+	asking     asking   // for decoders
 
 	// rooms guards what is made for one set of reader schemas.
 	rooms   sync.RWMutex
@@ -87,7 +88,7 @@ type Pipeline struct {
 // a source has one: columns, SQL, types.
 // batch.ErrInvalid says what is wrong.
 func New(ctx context.Context, spec *config.Spec, o Options) (*Pipeline, error) {
-	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}, routed: map[string]*sink.Routed{}, registries: map[string]*registry.Client{}, schemas: map[string]decode.Schema{}}
+	p := &Pipeline{spec: spec, opts: o, log: o.Log, fields: map[string][]arrow.Field{}, catalogs: map[string]*lake.Catalog{}, tables: map[string]*sink.Table{}, routed: map[string]*sink.Routed{}, registries: map[string]*registry.Client{}, schemas: map[string]decode.Schema{}, asking: within(context.Background(), context.Background())}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -450,6 +451,7 @@ func (p *Pipeline) storeProperties() map[string]string {
 
 // Driver opens all rooms and wires them, unless stop is cancelled meanwhile.
 func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
+	p.asking = within(ctx, stop)
 	cp, err := p.Checkpoint(ctx)
 	if err != nil {
 		return nil, err

@@ -197,8 +197,8 @@ func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(stri
 		o.Envelope = s.Envelope
 	}
 	if c := p.registries[name]; c != nil {
-		o.Schemas = schemas{c, p.readers, name, reader.ID}
-		o.Known = func() ([]decode.Schema, error) { return versions(c, s.Registry.Subject) }
+		o.Schemas = schemas{c, p.readers, name, reader.ID, p.asking}
+		o.Known = func() ([]decode.Schema, error) { return versions(p.asking, c, s.Registry.Subject) }
 	}
 	var fields []arrow.Field
 	if s.Columns != "" {
@@ -211,8 +211,15 @@ func (p *Pipeline) partDecoder(name string, reader decode.Schema, open func(stri
 }
 
 // schemaTimeout bounds how long a decoder waits for one schema: then the batch is
-// repeated.
-const schemaTimeout = 10 * time.Second
+// repeated. Once the pipeline is to stop, stopTimeout does: the batch may still end
+// well where the registry answers, and nobody waits for one that hangs.
+const (
+	schemaTimeout = 10 * time.Second
+	stopTimeout   = time.Second
+)
+
+// asking makes the context of a question that a decoder asks.
+type asking func() (context.Context, context.CancelFunc)
 
 // schemas are a registry's, for decoders.
 type schemas struct {
@@ -220,11 +227,12 @@ type schemas struct {
 	readers *readers // that hear of each; may be nil
 	source  string
 	reader  int32 // the schema with which its records are read
+	asking
 }
 
 // ByID implements decode.Schemas.
 func (s schemas) ByID(id int32) (decode.Schema, error) {
-	ctx, cancel := bounded()
+	ctx, cancel := s.asking()
 	defer cancel()
 	found, err := s.Client.ByID(ctx, id)
 	if errors.Is(err, registry.ErrUnknown) {
@@ -237,8 +245,8 @@ func (s schemas) ByID(id int32) (decode.Schema, error) {
 }
 
 // versions returns the versions of a subject.
-func versions(c *registry.Client, subject string) ([]decode.Schema, error) {
-	ctx, cancel := bounded()
+func versions(asking asking, c *registry.Client, subject string) ([]decode.Schema, error) {
+	ctx, cancel := asking()
 	defer cancel()
 	found, err := c.Versions(ctx, subject)
 	if errors.Is(err, registry.ErrUnknown) {
@@ -251,18 +259,47 @@ func versions(c *registry.Client, subject string) ([]decode.Schema, error) {
 	return out, err
 }
 
-// bounded is the context of a question that a decoder asks.
-func bounded() (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.Background(), schemaTimeout, fmt.Errorf("%w: the schema registry did not answer within %s", batch.ErrUnavailable, schemaTimeout))
+// within makes contexts that end with ctx, after schemaTimeout, or soon after stop.
+func within(ctx, stop context.Context) asking {
+	silent := func(d time.Duration) error {
+		return fmt.Errorf("%w: the schema registry did not answer within %s", batch.ErrUnavailable, d)
+	}
+	return func() (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithTimeoutCause(ctx, schemaTimeout, silent(schemaTimeout))
+		ctx, end := context.WithCancelCause(ctx)
+		unbind := context.AfterFunc(stop, func() {
+			select {
+			case <-time.After(stopTimeout):
+				end(silent(stopTimeout))
+			case <-ctx.Done():
+			}
+		})
+		return ctx, func() {
+			unbind()
+			end(context.Canceled)
+			cancel()
+		}
+	}
 }
 
-func toDecode(s registry.Schema) decode.Schema {
+// toDecode gives decoders a schema of the registry. References that meet again, as
+// they do in any larger Protobuf schema, are taken once: a few of them could be
+// reached on billions of ways.
+func toDecode(s registry.Schema) decode.Schema { return toDecodeOnce(s, map[int32]decode.Schema{}) }
+
+func toDecodeOnce(s registry.Schema, known map[int32]decode.Schema) decode.Schema {
+	if out, ok := known[s.ID]; ok {
+		return out
+	}
 	out := decode.Schema{ID: s.ID, Type: s.Type, Text: s.Text}
 	for name, r := range s.References {
 		if out.References == nil {
 			out.References = map[string]decode.Schema{}
 		}
-		out.References[name] = toDecode(r)
+		out.References[name] = toDecodeOnce(r, known)
+	}
+	if s.ID != 0 {
+		known[s.ID] = out
 	}
 	return out
 }

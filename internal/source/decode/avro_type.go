@@ -67,7 +67,7 @@ func short(name string) string { return name[strings.LastIndexByte(name, '.')+1:
 // parseAvro reads a schema and those it refers to.
 func parseAvro(s Schema) (*avro.Schema, *avroType, error) {
 	var types avro.SchemaCache
-	parsed, err := parseReferences(&types, s)
+	parsed, err := parseReferences(&types, s, map[string]bool{})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,9 +80,16 @@ func parseAvro(s Schema) (*avro.Schema, *avroType, error) {
 	return parsed, t, nil
 }
 
-func parseReferences(types *avro.SchemaCache, s Schema) (*avro.Schema, error) {
+// parseReferences parses a schema behind those that it refers to. One that is met
+// again is known: a few could be reached on billions of ways.
+func parseReferences(types *avro.SchemaCache, s Schema, known map[string]bool) (*avro.Schema, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.References)) {
-		if _, err := parseReferences(types, s.References[name]); err != nil {
+		r := s.References[name]
+		if known[r.Text] {
+			continue
+		}
+		known[r.Text] = true
+		if _, err := parseReferences(types, r, known); err != nil {
 			return nil, fmt.Errorf("reference %q: %w", name, err)
 		}
 	}
