@@ -71,8 +71,8 @@ func TestProtobufHeader(t *testing.T) {
 		enum E { NONE = 0; }
 		message Second { map<string, int32> m = 1; message Deep { string b = 1; message Deeper { string c = 1; } } message Deep2 { string d = 1; } }`)
 	first := Options{Reader: schema, Schemas: &shelf{schemas: map[int32]Schema{7: schema, 1 << 30: schema}}, Framing: "registry"}
-	second, third, fourth := first, first, first
-	second.Message, third.Message, fourth.Message = "p.Second.Deep.Deeper", "p.Second.Deep2", "p.Second"
+	second, third, fourth, deep := first, first, first, first
+	second.Message, third.Message, fourth.Message, deep.Message = "p.Second.Deep.Deeper", "p.Second.Deep2", "p.Second", "p.Second.Deep"
 	for _, c := range []struct {
 		o           Options
 		value, want string
@@ -84,6 +84,10 @@ func TestProtobufHeader(t *testing.T) {
 		{first, "\x00\x00\x00\x00\x07\x00", "{a: 0}"},
 		{second, "\x00\x00\x00\x00\x07\x06\x02\x00\x00\x0a\x01x", `{c: "x"}`},
 		{third, "\x00\x00\x00\x00\x07\x04\x02\x02\x0a\x01x", `{d: "x"}`}, // the map's entry does not count
+		{third, "\x00\x00\x00\x00\x07\x04\x02\x04\x0a\x01x", `{d: "x"}`}, // Python's client counts it
+		{deep, "\x00\x00\x00\x00\x07\x04\x02\x00\x0a\x01x", `{b: "x"}`},
+		{deep, "\x00\x00\x00\x00\x07\x04\x02\x02\x0a\x01x", "!schema the index [1 1] is a p.Second.Deep2 as Java's client counts, and a p.Second.Deep as Python's"},
+		{third, "\x00\x00\x00\x00\x07\x04\x02\x00\x0a\x01x", "!schema the record is a p.Second.Deep, and"},
 		{fourth, "\x00\x00\x00\x00\x07\x02\x02", `{m: map{}}`},
 		{first, "", "!decode does not begin with the registry's header"},
 		{first, "\x00\x00\x00\x00\x07", "!decode does not begin with the registry's header"},

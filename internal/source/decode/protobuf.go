@@ -222,10 +222,18 @@ func (d *protoDecoder) planFor(id int32, w *protoWriter) protoPlan {
 	wrong := func(format string, args ...any) {
 		p.wrong = &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf(format, args...), Pos: headerSize}
 	}
-	switch m := indexed(w.file, d.path); {
+	// Java's client, which made the format, does not count the entries of maps among
+	// the messages of a message; those for Python, Go and .NET do.
+	m, other := indexed(w.file, d.path, false), indexed(w.file, d.path, true)
+	if m == nil {
+		m = other
+	}
+	switch {
 	case m == nil:
 		wrong("schema %d has no message with the index %d", id, d.path)
 		return p // not kept: there is no end of such paths
+	case m.FullName() != d.message.FullName() && other != nil && other.FullName() == d.message.FullName():
+		wrong("the index %d is a %s as Java's client counts, and a %s as Python's, which counts the entries of maps, too: it cannot be told which the record is; put nested messages before maps, or make them messages of the file", d.path, m.FullName(), other.FullName())
 	case m.FullName() != d.message.FullName():
 		wrong("the record is a %s, and the source reads %s (options: {message: …})", m.FullName(), d.message.FullName())
 	default:

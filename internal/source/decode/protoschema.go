@@ -246,14 +246,15 @@ func findMessage(in protoreflect.MessageDescriptors, name protoreflect.FullName,
 
 // indexed returns the message at a path of indexes, as the registry's wire format
 // has it: each counts the messages of a file, or of a message, in the order of the
-// text. The entries of maps, which are messages only in descriptors, do not count.
-func indexed(f protoreflect.FileDescriptor, path []int32) protoreflect.MessageDescriptor {
+// text. The entries of maps, which are messages only in descriptors, count if entries
+// says so, and are nothing that a record is.
+func indexed(f protoreflect.FileDescriptor, path []int32, entries bool) protoreflect.MessageDescriptor {
 	in := f.Messages()
 	var at protoreflect.MessageDescriptor
 	for _, index := range path {
 		at = nil
 		for i := range in.Len() {
-			if in.Get(i).IsMapEntry() {
+			if in.Get(i).IsMapEntry() && !entries {
 				continue
 			}
 			if index == 0 {
@@ -266,6 +267,9 @@ func indexed(f protoreflect.FileDescriptor, path []int32) protoreflect.MessageDe
 			return nil
 		}
 		in = at.Messages()
+	}
+	if at != nil && at.IsMapEntry() {
+		return nil
 	}
 	return at
 }
