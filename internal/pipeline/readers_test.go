@@ -18,6 +18,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -478,5 +479,40 @@ sinks:
 	s.register(2)
 	if two := hash(registry); one != two {
 		t.Error("a newer version in the registry is another spec")
+	}
+}
+
+// TestSchemaInHeader: a record whose schema's GUID is in its header is read as any
+// other, and a newer schema is noticed by it.
+func TestSchemaInHeader(t *testing.T) {
+	s := newShop(t)
+	client, err := sr.NewClient(sr.URLs(s.registry.URL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	produce := func(version int, value []byte) {
+		found, err := client.SchemaByVersion(t.Context(), "orders-value", version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := uuid.MustParse(found.GUID)
+		r := &kgo.Record{Value: value[5:], Headers: []kgo.RecordHeader{{Key: "__value_schema_id", Value: append([]byte{1}, id[:]...)}}}
+		if err := s.producer.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := s.run("widen", "SELECT * FROM orders", nil)
+	produce(1, order(1, 1, 1, ""))
+	if p := r.next(); p.Readers["orders"] != 1 {
+		t.Fatalf("read with %v", p.Readers)
+	}
+	s.register(2)
+	produce(2, order(2, 2, 1, "x"))
+	if p := r.next(); p.Readers["orders"] != 2 {
+		t.Fatalf("read with %v", p.Readers)
+	}
+	r.finish()
+	if got, want := s.rows(), []string{`{"id":1,"n":1,"note":null}`, `{"id":2,"n":1,"note":"x"}`}; !slices.Equal(got, want) {
+		t.Errorf("the table has %s, want %s", got, want)
 	}
 }

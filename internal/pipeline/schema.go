@@ -244,6 +244,17 @@ func (s schemas) ByID(id int32) (decode.Schema, error) {
 	return toDecode(found), err
 }
 
+// IDOf implements decode.Schemas.
+func (s schemas) IDOf(guid string) (int32, error) {
+	ctx, cancel := s.asking()
+	defer cancel()
+	id, err := s.Client.IDByGUID(ctx, guid)
+	if errors.Is(err, registry.ErrUnknown) {
+		return 0, decode.ErrUnknownSchema
+	}
+	return id, err
+}
+
 // versions returns the versions of a subject.
 func versions(asking asking, c *registry.Client, subject string) ([]decode.Schema, error) {
 	ctx, cancel := asking()

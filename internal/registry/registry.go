@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -88,7 +90,8 @@ type Client struct {
 
 	mu       sync.Mutex
 	ids      map[int32]Schema
-	unknown  map[int32]time.Time // until when
+	unknown  map[string]time.Time // ids and GUIDs, until when
+	guids    map[string]int32
 	versions map[version]Schema
 	listings map[string]listing // by subject
 }
@@ -122,7 +125,7 @@ func New(o Options, clock Clock) (*Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
-	c := &Client{clock: clock, ids: map[int32]Schema{}, unknown: map[int32]time.Time{}, versions: map[version]Schema{}, listings: map[string]listing{}}
+	c := &Client{clock: clock, ids: map[int32]Schema{}, unknown: map[string]time.Time{}, guids: map[string]int32{}, versions: map[version]Schema{}, listings: map[string]listing{}}
 	opts := []sr.ClientOpt{
 		sr.UserAgent("frazil"), sr.LogLevel(sr.LogLevelNone),
 		sr.HTTPClient(&http.Client{Timeout: requestTimeout, Transport: bounded{transport}}),
@@ -188,32 +191,83 @@ func (t TLS) config() (*tls.Config, error) {
 func (c *Client) ByID(ctx context.Context, id int32) (Schema, error) {
 	c.mu.Lock()
 	s, known := c.ids[id]
-	until, unknown := c.unknown[id]
 	c.mu.Unlock()
-	switch {
-	case known:
+	if known {
 		return s, nil
-	case unknown && c.clock.Now().Before(until):
-		return Schema{}, fmt.Errorf("schema registry %s: schema %d: %w", c.asks[0].url, id, ErrUnknown)
 	}
-	// Workers that meet a new id at the same time ask once.
-	v, err, _ := c.group.Do(strconv.Itoa(int(id)), func() (any, error) { return c.askID(ctx, id) })
+	v, err := c.once(strconv.Itoa(int(id)), func() (any, error) { return c.askID(ctx, id) })
 	s, _ = v.(Schema)
 	return s, err
+}
+
+// once asks for an id or a GUID, unless it was unknown just now. Workers that meet a
+// new one at the same time ask once.
+func (c *Client) once(what string, ask func() (any, error)) (any, error) {
+	c.mu.Lock()
+	until, unknown := c.unknown[what]
+	c.mu.Unlock()
+	if unknown && c.clock.Now().Before(until) {
+		return nil, fmt.Errorf("schema registry %s: schema %s: %w", c.asks[0].url, what, ErrUnknown)
+	}
+	v, err, _ := c.group.Do(what, ask)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(c.unknown, what)
+	case errors.Is(err, ErrUnknown):
+		if len(c.unknown) >= unknownMax {
+			clear(c.unknown)
+		}
+		c.unknown[what] = c.clock.Now().Add(unknownFor)
+	}
+	return v, err
+}
+
+// IDByGUID returns the id of the schema with a GUID, with the errors of ByID. Where
+// several contexts of the registry have the schema, it is that of the default one.
+func (c *Client) IDByGUID(ctx context.Context, guid string) (int32, error) {
+	c.mu.Lock()
+	id, known := c.guids[guid]
+	c.mu.Unlock()
+	if known {
+		return id, nil
+	}
+	v, err := c.once(guid, func() (any, error) { return c.askGUID(ctx, guid) })
+	id, _ = v.(int32)
+	return id, err
+}
+
+// defaultContext is the name of a registry's own context.
+const defaultContext = "."
+
+func (c *Client) askGUID(ctx context.Context, guid string) (int32, error) {
+	all, err := retried(ctx, c, "schema "+guid, func(ctx context.Context, a ask) ([]sr.ContextID, error) {
+		return a.SchemaIDsByGUID(ctx, guid)
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(all) == 0 {
+		return 0, fmt.Errorf("schema registry %s: schema %s: %w", c.asks[0].url, guid, ErrUnknown)
+	}
+	slices.SortFunc(all, func(a, b sr.ContextID) int {
+		return cmp.Or(cmp.Compare(len(a.Context), len(b.Context)), cmp.Compare(a.Context, b.Context))
+	})
+	id := all[0]
+	if at := slices.IndexFunc(all, func(a sr.ContextID) bool { return a.Context == defaultContext }); at >= 0 {
+		id = all[at]
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guids[guid] = int32(id.ID)
+	return int32(id.ID), nil
 }
 
 func (c *Client) askID(ctx context.Context, id int32) (Schema, error) {
 	got, err := retried(ctx, c, "schema "+strconv.Itoa(int(id)), func(ctx context.Context, a ask) (sr.Schema, error) {
 		return a.SchemaByID(ctx, int(id))
 	})
-	if errors.Is(err, ErrUnknown) {
-		c.mu.Lock()
-		if len(c.unknown) >= unknownMax {
-			clear(c.unknown)
-		}
-		c.unknown[id] = c.clock.Now().Add(unknownFor)
-		c.mu.Unlock()
-	}
 	if err != nil {
 		return Schema{}, err
 	}
@@ -223,7 +277,6 @@ func (c *Client) askID(ctx context.Context, id int32) (Schema, error) {
 	}
 	c.mu.Lock()
 	c.ids[id] = s
-	delete(c.unknown, id)
 	c.mu.Unlock()
 	return s, nil
 }

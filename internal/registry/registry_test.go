@@ -323,3 +323,36 @@ func TestVersions(t *testing.T) {
 		t.Errorf("unknown: %v", err)
 	}
 }
+
+// TestIDByGUID: the id of a GUID is asked for once, that of the default context where
+// there are several, and an unknown one is asked for again later.
+func TestIDByGUID(t *testing.T) {
+	r, asked := fake(t)
+	c, k := open(t, Options{URLs: []string{r.URL()}})
+	for _, subject := range []string{":.a:s", "s", ":.b:s"} {
+		r.SeedSchema(subject, 1, map[string]int{":.a:s": 3, "s": 7, ":.b:s": 4}[subject], sr.Schema{Schema: `"long"`})
+	}
+	seeded, err := c.asks[0].SchemaByVersion(t.Context(), "s", 1)
+	if err != nil || seeded.GUID == "" {
+		t.Fatalf("%+v: %v", seeded, err)
+	}
+	asked.Store(0)
+	for range 3 {
+		if id, err := c.IDByGUID(t.Context(), seeded.GUID); err != nil || id != 7 {
+			t.Errorf("id %d, %v", id, err)
+		}
+	}
+	const other = "00000000-0000-0000-0000-000000000001"
+	for range 2 {
+		if _, err := c.IDByGUID(t.Context(), other); !errors.Is(err, ErrUnknown) {
+			t.Errorf("an unknown one: %v", err)
+		}
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("%d questions, want 2", n)
+	}
+	k.pass(unknownFor)
+	if _, err := c.IDByGUID(t.Context(), other); !errors.Is(err, ErrUnknown) || asked.Load() != 3 {
+		t.Errorf("later: %v after %d questions", err, asked.Load())
+	}
+}

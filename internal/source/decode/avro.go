@@ -17,6 +17,7 @@ import (
 type avroDecoder struct {
 	schemas Schemas
 	framing string
+	heading heading
 	reader  *avroType
 	fields  []arrow.Field
 	root    *structure
@@ -39,7 +40,7 @@ func newAvro(o Options) (*avroDecoder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the avro schema cannot be read: %w", batch.ErrInvalid, err)
 	}
-	d := &avroDecoder{schemas: o.Schemas, more: o.Known, framing: o.Framing, reader: reader, plans: map[int32]*avroPlan{}, known: map[[8]byte]*avroPlan{}}
+	d := &avroDecoder{schemas: o.Schemas, more: o.Known, framing: o.Framing, heading: newHeading(o), reader: reader, plans: map[int32]*avroPlan{}, known: map[[8]byte]*avroPlan{}}
 	if err := d.columns(); err != nil {
 		return nil, fmt.Errorf("%w: avro schema: %w", batch.ErrInvalid, err)
 	}
@@ -122,7 +123,7 @@ func (d *avroDecoder) Append(r Record) error {
 		d.root.null()
 		return nil
 	}
-	plan, at, err := d.frame(r.Value)
+	plan, at, err := d.frame(r)
 	if err != nil {
 		return err
 	}
@@ -160,9 +161,18 @@ func (d *avroDecoder) Take() []arrow.Array {
 }
 
 // frame finds the plan for a record, and where the record begins.
-func (d *avroDecoder) frame(value []byte) (*avroPlan, int, error) {
+func (d *avroDecoder) frame(r Record) (*avroPlan, int, error) {
+	value := r.Value
 	switch d.framing {
 	case "registry":
+		if held := d.heading.of(r); held != nil {
+			id, err := d.heading.exact(held)
+			if err != nil {
+				return nil, 0, err
+			}
+			plan, err := d.byID(id)
+			return plan, 0, placeless(err)
+		}
 		if len(value) < 5 || value[0] != 0 {
 			return nil, 0, &Error{Reason: "the value does not begin with a zero byte and the id of a schema in the registry", Pos: 0}
 		}

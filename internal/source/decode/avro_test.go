@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -240,6 +241,15 @@ func doubled(n int) string {
 
 // registryOf answers with schemas by their ids.
 type registryOf map[int32]Schema
+
+// IDOf implements Schemas: the last digits of a GUID are its id.
+func (r registryOf) IDOf(guid string) (int32, error) {
+	id, err := strconv.Atoi(guid[24:])
+	if err != nil || r[int32(id)].Type == "" {
+		return 0, ErrUnknownSchema
+	}
+	return int32(id), nil
+}
 
 // ByID implements Schemas.
 func (r registryOf) ByID(id int32) (Schema, error) {

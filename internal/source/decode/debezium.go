@@ -166,7 +166,7 @@ func (d *debezium) Take() []arrow.Array {
 
 func (d *debezium) Append(r Record) error {
 	n := d.rows.Rows()
-	if err := d.record(r.Value); err != nil {
+	if err := d.record(r); err != nil {
 		d.rows.cut(n)
 		d.columns(func(c column) {
 			if c.len() > n {
@@ -178,8 +178,8 @@ func (d *debezium) Append(r Record) error {
 	return nil
 }
 
-func (d *debezium) record(value []byte) error {
-	if value == nil {
+func (d *debezium) record(r Record) error {
+	if r.Value == nil {
 		d.change = change{beforeAt: -1}
 		if err := d.rows.nulls("the value is null (a tombstone)", d.key); err != nil {
 			return err
@@ -187,7 +187,7 @@ func (d *debezium) record(value []byte) error {
 		d.finish()
 		return nil
 	}
-	if err := d.rows.start(value); err != nil {
+	if err := d.rows.start(r); err != nil {
 		return err
 	}
 	s := &d.rows.scanner

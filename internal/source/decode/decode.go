@@ -91,6 +91,8 @@ type Schemas interface {
 	// ByID returns ErrUnknownSchema, or batch.ErrUnavailable where the registry
 	// does not answer.
 	ByID(id int32) (Schema, error)
+	// IDOf returns the id of the schema with a GUID, with the same errors.
+	IDOf(guid string) (int32, error)
 }
 
 // Options are settings of a format.
@@ -122,6 +124,7 @@ type Options struct {
 	Encoding string
 	// ValueMax is the most that a compressed value may become; 0: 64 MiB.
 	ValueMax int
+	key      bool // the decoder is one of keys
 }
 
 // New returns a decoder for the values of records in a format of the spec.

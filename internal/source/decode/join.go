@@ -115,7 +115,7 @@ func (j *joined) Bytes() int { return j.value.Bytes() + j.key.Bytes() }
 // Append implements Decoder.
 func (j *joined) Append(r Record) error {
 	n := j.key.Rows()
-	if err := j.key.Append(Record{Value: r.Key}); err != nil {
+	if err := j.key.Append(Record{Value: r.Key, Headers: r.Headers}); err != nil {
 		return ofKey(err)
 	}
 	if err := j.value.Append(r); err != nil {

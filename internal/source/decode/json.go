@@ -41,6 +41,7 @@ type jsonDecoder struct {
 	// do not matter. met are those that it had.
 	schemas Schemas
 	met     map[int32]bool
+	heading heading
 }
 
 func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
@@ -61,7 +62,7 @@ func newJSON(columns []arrow.Field, o Options) (*jsonDecoder, error) {
 			return nil, err
 		}
 	}
-	d := &jsonDecoder{fields: columns}
+	d := &jsonDecoder{fields: columns, heading: newHeading(o)}
 	switch o.Framing {
 	case "", "none":
 	case "registry":
@@ -101,18 +102,18 @@ func (d *jsonDecoder) Bytes() int {
 
 func (d *jsonDecoder) Append(r Record) error {
 	n := d.root.len()
-	if err := d.record(r.Value); err != nil {
+	if err := d.record(r); err != nil {
 		d.cut(n)
 		return err
 	}
 	return nil
 }
 
-func (d *jsonDecoder) record(value []byte) error {
-	if value == nil {
+func (d *jsonDecoder) record(r Record) error {
+	if r.Value == nil {
 		return d.nulls("the value is null (a tombstone)", nil)
 	}
-	if err := d.start(value); err != nil {
+	if err := d.start(r); err != nil {
 		return err
 	}
 	s := &d.scanner
@@ -132,10 +133,21 @@ func (d *jsonDecoder) record(value []byte) error {
 }
 
 // start puts the scanner before the JSON of a record.
-func (d *jsonDecoder) start(value []byte) error {
+func (d *jsonDecoder) start(r Record) error {
+	value := r.Value
 	d.scanner.b, d.scanner.i = value, 0
 	if !d.framed {
 		return nil
+	}
+	if held := d.heading.of(r); held != nil {
+		if d.schemas == nil {
+			return nil
+		}
+		id, err := d.heading.exact(held)
+		if err == nil && !d.met[id] {
+			err = placeless(d.meet(id))
+		}
+		return err
 	}
 	if len(value) < headerSize || value[0] != headerMagic {
 		return &Error{Code: batch.CodeDecode, Reason: "the value does not begin with the registry's header: a zero byte and the schema's id", Pos: 0}

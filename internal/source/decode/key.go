@@ -30,8 +30,9 @@ const KeyColumn = "key"
 
 // NewKey returns a decoder for the keys of records: in a format of New, or as
 // "string", "kafka" or "raw", which make one column of the key as a whole. Its
-// Append reads Record.Value.
+// Append reads Record.Value, and the headers.
 func NewKey(format string, columns []arrow.Field, o Options) (Decoder, error) {
+	o.key = true
 	switch format {
 	case "string", "kafka", "raw":
 		return newPlain(format, columns, o)

@@ -24,6 +24,8 @@ type shelf struct {
 	asked   int
 }
 
+func (s *shelf) IDOf(guid string) (int32, error) { return registryOf(s.schemas).IDOf(guid) }
+
 func (s *shelf) ByID(id int32) (Schema, error) {
 	s.asked++
 	if s.down {

@@ -33,6 +33,7 @@ type protoDecoder struct {
 
 	writers map[int32]*protoWriter
 	path    []int32 // of the record's header
+	heading heading
 
 	protoWire
 }
@@ -67,7 +68,7 @@ func newProtobuf(o Options) (*protoDecoder, error) {
 	if err != nil {
 		return nil, wrong(err)
 	}
-	d := &protoDecoder{fields: root.column.kind.Fields(), message: m, root: root, schemas: o.Schemas, writers: map[int32]*protoWriter{}}
+	d := &protoDecoder{heading: newHeading(o), fields: root.column.kind.Fields(), message: m, root: root, schemas: o.Schemas, writers: map[int32]*protoWriter{}}
 	switch o.Framing {
 	case "registry":
 		if o.Schemas == nil {
@@ -104,18 +105,19 @@ func (d *protoDecoder) Append(r Record) error {
 		return nil
 	}
 	n := d.root.column.len()
-	if err := d.record(r.Value); err != nil {
+	if err := d.record(r); err != nil {
 		d.root.column.cut(n)
 		return err
 	}
 	return nil
 }
 
-func (d *protoDecoder) record(value []byte) error {
+func (d *protoDecoder) record(r Record) error {
+	value := r.Value
 	plan, start := d.bare, 0
 	if plan == nil {
 		var err error
-		if plan, start, err = d.header(value); err != nil {
+		if plan, start, err = d.header(r); err != nil {
 			return err
 		}
 	}
@@ -134,14 +136,30 @@ const (
 )
 
 // header finds the plan for a record with the registry's header.
-func (d *protoDecoder) header(value []byte) (plan *wireMessage, start int, err error) {
+func (d *protoDecoder) header(r Record) (plan *wireMessage, start int, err error) {
+	if held := d.heading.of(r); held != nil {
+		id, path, err := d.heading.id(held)
+		if err != nil {
+			return nil, 0, err
+		}
+		plan, end, err := d.planAt(id, path, 0)
+		if err == nil && end != len(path) {
+			err = &Error{Code: batch.CodeDecode, Reason: fmt.Sprintf("there are %d bytes behind the message's index in the header %s", len(path)-end, d.heading.name)}
+		}
+		return plan, 0, placeless(err)
+	}
+	value := r.Value
 	if len(value) < headerSize+1 || value[0] != headerMagic {
 		return nil, 0, &Error{Code: batch.CodeDecode, Reason: "the value does not begin with the registry's header: a zero byte, the schema's id, and the message's index", Pos: 0}
 	}
-	id := int32(binary.BigEndian.Uint32(value[1:headerSize]))
-	i := headerSize
+	return d.planAt(int32(binary.BigEndian.Uint32(value[1:headerSize])), value, headerSize)
+}
+
+// planAt finds the plan for a schema and the path of indexes at i, and where that
+// ends.
+func (d *protoDecoder) planAt(id int32, value []byte, i int) (plan *wireMessage, start int, err error) {
 	d.path = append(d.path[:0], 0)
-	if value[i] == 0 {
+	if i < len(value) && value[i] == 0 {
 		i++
 	} else if i, err = d.indexes(value, i); err != nil {
 		return nil, 0, err
