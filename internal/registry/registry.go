@@ -79,6 +79,8 @@ const (
 	// depthMax and referencesMax bound the references of one schema.
 	depthMax      = 32
 	referencesMax = 1000
+	// versionsMax bounds the versions of one subject, each of which is a question.
+	versionsMax = 10_000
 )
 
 // Client asks one registry and keeps what it learnt: an id never changes its
@@ -367,6 +369,9 @@ func (c *Client) Versions(ctx context.Context, subject string) ([]Schema, error)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(numbers) > versionsMax {
+		return nil, fmt.Errorf("%w: schema registry %s: subject %q has %d versions, %d are the most that are searched for a fingerprint; use framing: registry", batch.ErrInvalid, c.asks[0].url, subject, len(numbers), versionsMax)
 	}
 	all := make([]Schema, 0, len(numbers))
 	left := referencesMax

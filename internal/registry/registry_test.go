@@ -356,3 +356,12 @@ func TestIDByGUID(t *testing.T) {
 		t.Errorf("later: %v after %d questions", err, asked.Load())
 	}
 }
+
+// TestTooManyVersions: nobody asks for each of a list that has no end.
+func TestTooManyVersions(t *testing.T) {
+	numbers := strings.TrimSuffix(strings.Repeat("1,", versionsMax+1), ",")
+	c := answered(t, &canned{status: http.StatusOK, body: []byte("[" + numbers + "]")})
+	if _, err := c.Versions(t.Context(), "s"); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "10001 versions") {
+		t.Errorf("error %v", err)
+	}
+}
