@@ -66,13 +66,23 @@ type Range struct {
 	Closed bool `json:"closed,omitempty"`
 	// Epoch is the leader epoch under which End was listed, -1 if unknown.
 	Epoch int32 `json:"epoch"`
+	// Digest says which records a range has whose offsets are numbers of batches, of
+	// dead letters, and Records how many. Else it is empty: an offset is a record.
+	Digest  string `json:"digest,omitempty"`
+	Records int64  `json:"records,omitempty"`
 }
 
 // First returns the first offset that is read.
 func (r Range) First() int64 { return r.Start + r.Lost }
 
-// Len returns the number of offsets, lost ones included.
-func (r Range) Len() int64 { return r.End - r.Start }
+// Len returns the number of offsets, lost ones included, or of the records that a
+// range of dead letters has.
+func (r Range) Len() int64 {
+	if r.Digest != "" {
+		return r.Records
+	}
+	return r.End - r.Start
+}
 
 func (r Range) String() string {
 	s := fmt.Sprintf("%s[%d,%d)", r.TopicPartition, r.Start, r.End)

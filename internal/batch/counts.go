@@ -65,6 +65,9 @@ type Inputs struct {
 	// handed to them, in the dead letters' own table all that it was given, so
 	// there they are Written.
 	Letters int64 `json:"dead_letters,omitempty"`
+	// Marks counts, in the dead letters' own table, the rows that are none, but say
+	// which ones were run again.
+	Marks int64 `json:"marks,omitempty"`
 	// SourceLetters counts those of Rejected that a rule of their source keeps from
 	// every sink: they are one dead letter for all sinks.
 	SourceLetters int64 `json:"source_letters,omitempty"`
@@ -78,7 +81,7 @@ func (i Inputs) Plus(j Inputs) Inputs {
 	return Inputs{
 		Scanned: i.Scanned + j.Scanned, Unread: i.Unread + j.Unread, With: i.With + j.With, Without: i.Without + j.Without,
 		Uncounted: i.Uncounted + j.Uncounted, Rejected: i.Rejected + j.Rejected, Dropped: i.Dropped + j.Dropped,
-		RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters, SourceLetters: i.SourceLetters + j.SourceLetters, Rules: plus(i.Rules, j.Rules),
+		RejectedBy: i.RejectedBy.Plus(j.RejectedBy), Letters: i.Letters + j.Letters, Marks: i.Marks + j.Marks, SourceLetters: i.SourceLetters + j.SourceLetters, Rules: plus(i.Rules, j.Rules),
 	}
 }
 

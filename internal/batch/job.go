@@ -12,7 +12,7 @@ type Job struct {
 	// Stream is that of the pipeline's streams whose batch this is.
 	Stream string
 	// Targets, if not nil, are, for each of Ranges, the only sinks that its rows are
-	// for.
+	// for. Then a record batch has rows of ranges with the same ones.
 	Targets [][]string
 	// State is, by sink, the Stamp.State to build on.
 	State map[string]string

@@ -15,6 +15,8 @@ const (
 	First   Kind = "first"   // the pipeline was new
 	Recover Kind = "recover" // the checkpoint was lost; the tables' tags told the rest
 	Rewind  Kind = "rewind"  // an operator went back to a batch
+	Replay  Kind = "replay"  // a run of a stream that has an end
+	Ended   Kind = "ended"   // the run before it is over: nothing of it can land any more
 )
 
 // Incarnation is one life of a pipeline: the record `pipeline/<Number>`,
@@ -29,11 +31,17 @@ type Incarnation struct {
 	Kind   Kind   `json:"kind"`
 	// Targets of a rewind: the snapshot that each sink's table goes back to.
 	Targets map[string]int64 `json:"targets,omitempty"`
-	// Checked is, by sink, the head from which on back to the target the table
-	// had no snapshot of another writer when the rewind was asked for.
+	// Checked is, by sink, the head from which on back to the target the table was
+	// looked at when the rewind was asked for: without DropForeign it had no snapshot
+	// of another writer.
 	Checked map[string]int64 `json:"checked,omitempty"`
-	// Batch is the batch that a rewind goes back to.
+	// Batch is the batch that a rewind goes back to, or behind which a run begins.
 	Batch ID `json:"batch,omitempty"`
+	// Starts is where a run begins.
+	Starts Offsets `json:"starts,omitempty"`
+	// Totals are, by sink, the Stamp.Total behind which a run begins, or with which the
+	// one before ended.
+	Totals map[string]Counts `json:"totals,omitempty"`
 	// DropForeign says that a rewind may drop snapshots of other writers.
 	DropForeign bool `json:"drop_foreign,omitempty"`
 }

@@ -269,6 +269,29 @@ func (c *Checkpoint) Purge(ctx context.Context, i batch.Incarnation, keep batch.
 	return nil
 }
 
+// Clear removes what there is of the incarnations before i: it is for a stream that
+// has ended. Attempts stay, because their files may.
+func (c *Checkpoint) Clear(ctx context.Context, i batch.Incarnation) error {
+	for _, prefix := range []string{c.name + "/offsets/", c.name + "/commits/", c.released(), c.name + "/dims/", c.incarnations()} {
+		keys, err := c.store.List(ctx, prefix, "")
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			c.copies.mu.Lock()
+			fresh := c.copies.fresh[strings.TrimPrefix(key, c.dimension(""))]
+			c.copies.mu.Unlock()
+			if fresh || prefix == c.incarnations() && key >= prefix+number(i.Number) || strings.HasPrefix(key, c.log(i)) || strings.HasPrefix(key, c.commits(i)) {
+				continue
+			}
+			if err := c.store.Delete(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // purgeReleased removes the notes that nobody asks for any more: all but that of
 // the newest plan's writer.
 func (c *Checkpoint) purgeReleased(ctx context.Context, log []string) error {

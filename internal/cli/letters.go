@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -31,12 +32,15 @@ type lettersFlags struct {
 	batch              int64
 	waiting            bool
 	narrow             []string // conditions that the flags give
+
+	replay, dry, takeover bool
+	grace                 time.Duration
 }
 
 func (a *app) lettersCommand() *cobra.Command {
 	var f lettersFlags
 	cmd := &cobra.Command{
-		Use: "dead-letters SPEC", Short: "List rejected records by reason, with payloads",
+		Use: "dead-letters SPEC", Short: "List rejected records by reason, with payloads, or run them again",
 		Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
 		Long: `Lists the dead letters of the pipeline by code, source, sink and reason, the most
 frequent first, each with its newest one as an example. Reasons that differ in numbers
@@ -45,13 +49,27 @@ and quoted texts only are one. --records shows letters one by one, the newest fi
 A value is shown as text where it is UTF-8, else as base64; value_encoding says which.
 
 Of a dead-letter topic everything is read that it has now; whether a letter was run again
-is known of tables alone.`,
+is known of tables alone.
+
+--replay runs the letters of a table that wait through the spec as it is today, each for
+the sinks that lack it, beside the pipeline's driver, which goes on. Rows and marks are
+committed exactly once, whatever is killed: start it again, and it goes on. What is
+rejected again is a new letter, and waits for the next replay. --dry-run tells what would
+become of them, and commits nothing.
+
+Exit codes of --replay: 0 all letters were taken, or none waited; 2 some were rejected
+again, or the spec cannot run them; 1, 3 and 4 as of run.`,
 		Example: `  frazil dead-letters clicks.yaml
   frazil dead-letters clicks.yaml --records --code decode --limit 5
-  frazil dead-letters clicks.yaml --records --output json | jq -r .value`,
+  frazil dead-letters clicks.yaml --records --output json | jq -r .value
+  frazil dead-letters clicks.yaml --replay --dry-run
+  frazil dead-letters clicks.yaml --replay`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(cmd); err != nil {
 				return err
+			}
+			if f.replay {
+				return a.replayLetters(cmd.Context(), args[0], f)
 			}
 			return a.letters(cmd.Context(), args[0], f)
 		},
@@ -65,6 +83,10 @@ is known of tables alone.`,
 	cmd.Flags().BoolVar(&f.waiting, "waiting", false, "only those that were not run again")
 	cmd.Flags().StringVar(&f.cache, "cache", "", "folder for copies of remote files; below the user's cache folder if not said")
 	cmd.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "how much the cache may hold")
+	cmd.Flags().BoolVar(&f.replay, "replay", false, "run the letters that wait through today's spec")
+	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "with --replay: tell what would become of them, and commit nothing")
+	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "with --replay: do not wait for another replay that seems to be under way; it is fenced")
+	cmd.Flags().DurationVar(&f.grace, "grace", 20*time.Second, "with --replay: how long a batch may go on after SIGTERM")
 	completes(cmd, "code", codes()...)
 	return cmd
 }
@@ -79,6 +101,20 @@ func codes() (all []string) {
 
 // check reads the flags that say which letters are wanted.
 func (f *lettersFlags) check(cmd *cobra.Command) error {
+	changed := cmd.Flags().Changed
+	for _, flag := range []string{"records", "limit", "code", "source", "sink", "batch", "waiting", "cache", "cache-size"} {
+		if f.replay && changed(flag) {
+			return fmt.Errorf("%w: --replay runs all letters that wait; --%s is for listing them", errUsage, flag)
+		}
+	}
+	for _, flag := range []string{"dry-run", "takeover", "grace"} {
+		if !f.replay && changed(flag) {
+			return fmt.Errorf("%w: --%s needs --replay", errUsage, flag)
+		}
+	}
+	if f.grace < 0 {
+		return fmt.Errorf("%w: --grace %s is negative", errUsage, f.grace)
+	}
 	if f.limit < 0 {
 		return fmt.Errorf("%w: --limit %d is negative", errUsage, f.limit)
 	}

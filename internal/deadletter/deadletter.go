@@ -101,8 +101,8 @@ type Letter struct {
 	// Sinks are those whose tables lack the record. nil: Sink alone, and without one
 	// all that [Seal] is told.
 	Sinks  []string
-	Code      batch.Code
-	Reason    string
+	Code   batch.Code
+	Reason string
 }
 
 // NoTimestamp stands for a record without one, or one beyond what a column holds.

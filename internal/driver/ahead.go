@@ -143,7 +143,7 @@ func (d *Driver) runAhead(ctx context.Context, p *batch.Plan, f planner.Facts, p
 	}
 	f.Now = d.rooms.Clock.Now()
 	next, err := planner.Next(f, policy)
-	if err != nil || next == nil {
+	if err != nil || next == nil || d.seal(ctx, next) != nil {
 		return nil
 	}
 	ready, err := d.prepare(ctx, next, d.sinks, basisOf(tags, predicted), d.allLetters())

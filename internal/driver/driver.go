@@ -61,8 +61,10 @@ type Rooms struct {
 	// once: what it has is acknowledged when Close returns, before the batch is
 	// committed anywhere.
 	Letters func(ctx context.Context, attempt string) (Writer, error)
-	Clock   Clock
-	Tasks   Tasks
+	// Replay, if not nil, makes the stream one that runs dead letters again.
+	Replay Replay
+	Clock  Clock
+	Tasks  Tasks
 	// NewID returns a random id that no other call returns.
 	NewID func() string
 	// Alive says whether a process of this host still runs.
@@ -152,6 +154,7 @@ type Driver struct {
 	waiting time.Time     // since when records wait for the minimums
 	checked time.Time     // when pipeline/ was last listed while idle
 	until   batch.Offsets // the end of an available-now run
+	ended   bool          // the run of the stream is over
 }
 
 // sink is what the driver knows of one table: all of it is in the newest plan
@@ -211,7 +214,7 @@ func (d *Driver) Run(ctx, stop context.Context) error {
 	for _, t := range d.behind {
 		t.wait()
 	}
-	if d.owns() && !errors.Is(err, batch.ErrFenced) {
+	if d.owns() && !d.ended && !errors.Is(err, batch.ErrFenced) {
 		d.release(ctx)
 	}
 	if errors.Is(err, errDone) || err != nil && stop.Err() != nil && errors.Is(err, context.Canceled) {

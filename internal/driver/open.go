@@ -42,6 +42,9 @@ const recordsServer = "the checkpoint, to write the pipeline's record,"
 // first and pipeline/ second: a record is created before its first anchor, so a
 // stamp that the later listing does not explain is of a record that was lost.
 func (d *Driver) identify(ctx context.Context) error {
+	if d.rooms.Replay != nil {
+		return d.identifyRun(ctx)
+	}
 	records := d.patient(recordsServer)
 	search := false
 	for {
@@ -187,10 +190,18 @@ func (d *Driver) anchorAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.rooms.Replay != nil { // it may be over by now
+		if err := d.checkIncarnation(ctx); err != nil {
+			return err
+		}
+	}
 	for _, s := range tables {
 		if err := d.anchor(ctx, s, known); err != nil {
 			return fmt.Errorf("anchor incarnation %d in the table of sink %s: %w", d.inc.Number, s.Name, err)
 		}
+	}
+	if d.rooms.Replay != nil {
+		return nil
 	}
 	// A rewind that died before its record may have left pins of this number, too.
 	for _, s := range d.sinks {
@@ -262,6 +273,9 @@ func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets
 // that of its anchor, of the snapshot to go back to, or of its tag.
 func (d *Driver) basis(s *sink, view View) (*batch.Stamp, error) {
 	st := view.Stamp()
+	if d.inc.Kind == batch.Replay && st != nil && !st.Of(d.inc, d.opts.Stream) {
+		return nil, nil // of a run that is over
+	}
 	target, back := d.inc.Targets[s.Name]
 	if !back || st != nil && st.Of(d.inc, d.opts.Stream) {
 		return st, nil
@@ -314,11 +328,15 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch
 	if err != nil {
 		return false, err
 	}
-	a, err := d.anchorStamp(ctx, s, from, view.Stamp(), known)
+	a, err := d.anchorStamp(ctx, s, from, view, known)
 	if err != nil {
 		return false, err
 	}
 	if target, back := d.inc.Targets[s.Name]; back {
+		if d.replayedSince(s, view) {
+			return false, fmt.Errorf("%w: dead letters were run again in the table of sink %s while the pipeline goes back to batch %d, committed by another writer's stream. Let that end, and go back again with `frazil checkpoint rewind`",
+				batch.ErrDataLost, s.Name, d.inc.Batch)
+		}
 		_, err = view.Restore(ctx, a, target, d.inc.DropForeign || d.vouched(s, view))
 	} else {
 		_, err = view.Commit(ctx, a, nil)
@@ -326,12 +344,15 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch
 	return true, err
 }
 
-// anchorStamp continues from, and follows before.
-func (d *Driver) anchorStamp(ctx context.Context, s *sink, from, before *batch.Stamp, known batch.Offsets) (*batch.Stamp, error) {
+// anchorStamp continues from, and follows what the tag carries.
+func (d *Driver) anchorStamp(ctx context.Context, s *sink, from *batch.Stamp, view View, known batch.Offsets) (*batch.Stamp, error) {
 	a := &batch.Stamp{
 		UUID: d.inc.UUID, Name: d.inc.Name, Incarnation: d.inc.Number, IncarnationID: d.inc.ID, Stream: d.opts.Stream,
 		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
-		Time: d.rooms.Clock.Now().Round(0), Previous: before.Hash(),
+		Time: d.rooms.Clock.Now().Round(0), Previous: view.Stamp().Hash(),
+	}
+	if d.rooms.Replay != nil {
+		return d.runAnchor(ctx, s, a, from, view.History())
 	}
 	if from != nil {
 		a.First, a.Last, a.Start, a.End = from.Last+1, from.Last, from.End, from.End

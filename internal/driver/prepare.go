@@ -241,8 +241,8 @@ func (r *result) check(sink string, t batch.Tally, written int64) error {
 	if r.Scanned != t.Rows {
 		return fmt.Errorf("%w: sink %s: the source emitted %d rows, its SQL was given %d", errMiscount, sink, t.Rows, r.Scanned)
 	}
-	if r.Rows != written {
-		return fmt.Errorf("%w: sink %s: its SQL returned %d rows, its files hold %d", errMiscount, sink, r.Rows, written)
+	if r.Rows+r.Marks != written {
+		return fmt.Errorf("%w: sink %s: its SQL returned %d rows, its files hold %d", errMiscount, sink, r.Rows+r.Marks, written)
 	}
 	return nil
 }

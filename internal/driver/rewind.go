@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -16,7 +17,8 @@ import (
 // A table whose newest snapshot within to is older than the others' goes back
 // further and catches up. batch.ErrInvalid: a table keeps no snapshot that old.
 // batch.ErrDataLost: other writers have committed since, and dropForeign is
-// false.
+// false. Dead letters that were run again are such commits: they go from all tables
+// or from none.
 func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) error {
 	if d.routes() {
 		return fmt.Errorf("%w: a pipeline with a sink that feeds many tables cannot be rewound: its tables come and go. "+
@@ -29,14 +31,19 @@ func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) erro
 		UUID: d.inc.UUID, Name: d.inc.Name, Number: d.inc.Number + 1, ID: d.rooms.NewID(), Kind: batch.Rewind,
 		Batch: to, Targets: map[string]int64{}, DropForeign: dropForeign, Checked: map[string]int64{},
 	}
+	var all *dropped
 	for _, s := range d.sinks {
-		target, head, err := d.target(ctx, s, to, dropForeign)
+		target, head, gone, err := d.target(ctx, s, to, dropForeign)
 		if err != nil {
 			return err
 		}
-		next.Targets[s.Name] = target
-		if !dropForeign {
-			next.Checked[s.Name] = head
+		next.Targets[s.Name], next.Checked[s.Name] = target, head
+		if all == nil {
+			all = gone
+		}
+		if !maps.Equal(all.batches, gone.batches) {
+			return fmt.Errorf("%w: going back to batch %d would take letters that were run again out of some tables only: %s and %s differ in what they would lose. "+
+				"Go back to another batch: before all of them, or behind", batch.ErrInvalid, to, all.sink, gone.sink)
 		}
 	}
 	d.inc = next
@@ -127,12 +134,30 @@ func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 	}
 }
 
+// dropped is what a rewind takes out of a sink's table that other streams of the
+// pipeline have committed.
+type dropped struct {
+	sink    string
+	batches map[string]bool
+}
+
+func (o *dropped) note(st *batch.Stamp, uuid string) {
+	if st != nil && st.UUID == uuid && st.Stream != batch.StreamMain && st.Kind == "" {
+		o.batches[fmt.Sprintf("%s/%s/%d", st.Stream, st.IncarnationID, st.Last)] = true
+	}
+}
+
 // target finds the newest snapshot of a table that holds nothing behind a batch,
-// from the head that it returns, too.
-func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (target, head int64, err error) {
+// from the head that it returns, too, and what lies between of other streams.
+func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (target, head int64, gone *dropped, err error) {
+	gone = &dropped{sink: s.Name, batches: map[string]bool{}}
 	view, err := d.load(ctx, s)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, gone, err
+	}
+	if streams := view.Streams(); len(streams) > 0 {
+		return 0, 0, gone, fmt.Errorf("%w: stream %s is at work in the table of sink %s: let it end first, with `frazil dead-letters SPEC --replay`; if it was given up long ago, remove its tag %s from all tables",
+			batch.ErrInvalid, streams[0], s.Name, batch.Tag(d.opts.Name, streams[0]))
 	}
 	// Whether the tag is an ancestor of the head does not matter: from the head
 	// back to the target is what the rewind undoes, and the way out of a rollback.
@@ -140,17 +165,22 @@ func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign b
 	for _, h := range view.History() {
 		switch {
 		case d.foreign(h):
+			gone.note(h.Stamp, d.inc.UUID)
 			if !dropForeign {
-				return 0, 0, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer behind batch %d; going back would drop it (--drop-foreign)",
-					batch.ErrDataLost, h.Snapshot, s.Name, to)
+				what := "another writer"
+				if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID {
+					what = "stream " + h.Stamp.Stream
+				}
+				return 0, 0, gone, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer (%s) behind batch %d; going back would drop it (--drop-foreign)",
+					batch.ErrDataLost, h.Snapshot, s.Name, what, to)
 			}
 		case h.Stamp.Last <= to:
-			return h.Snapshot, view.Head(), nil
+			return h.Snapshot, view.Head(), gone, nil
 		default:
 			oldest = h.Stamp.Last
 		}
 	}
-	return 0, 0, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
+	return 0, 0, gone, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
 }
 
 // foreign says whether another writer made a snapshot.
@@ -170,6 +200,24 @@ func (d *Driver) vouched(s *sink, view View) bool {
 		}
 	}
 	return false
+}
+
+// replayedSince says whether dead letters were run again behind the head that a
+// rewind checked, or may have been: then it would take them out of some tables only.
+func (d *Driver) replayedSince(s *sink, view View) bool {
+	checked, ok := d.inc.Checked[s.Name]
+	if !ok {
+		return false // of a version without them
+	}
+	for _, h := range view.History() {
+		if h.Snapshot == checked {
+			return false
+		}
+		if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID && h.Stamp.Stream != d.opts.Stream {
+			return true
+		}
+	}
+	return len(view.Streams()) > 0
 }
 
 // pinTag keeps the targets of a rewind from expiring. A dot cannot occur in a

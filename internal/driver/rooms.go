@@ -45,6 +45,17 @@ type Source interface {
 	Publish(end batch.Offsets)
 }
 
+// Replay is what a stream that runs dead letters again needs beside a Source of
+// them.
+type Replay interface {
+	// Done is what the table of the dead letters says: up to where letters are run
+	// again, with the rows of that and the next number of a batch of the stream; and
+	// the pipeline's UUID.
+	Done(ctx context.Context) (upto batch.Offsets, next batch.ID, uuid string, err error)
+	// Seal notes which letters the ranges of a plan have, before it is logged.
+	Seal(ctx context.Context, ranges []batch.Range) error
+}
+
 // Readers are the schemas whose columns records become, by source, for the sources
 // that have a registry. A plan names their ids, and is executed with them alone.
 type Readers interface {
@@ -167,6 +178,10 @@ type View interface {
 	// Commit with its stamp publishes that snapshot where the branch is still where
 	// it was, and ends the staging in any case.
 	Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, files Files, err error)
+	// Streams are the pipeline's other streams that have a tag here.
+	Streams() []string
+	// Untag removes the tag, where it still is on the snapshot that was seen.
+	Untag(ctx context.Context) error
 	// Restore adds one snapshot with the contents of an earlier one and the
 	// stamp, and moves the tag to it. batch.ErrDataLost: snapshots of other
 	// writers lie between, or may lie there where the walk ends at an expired
@@ -202,6 +217,8 @@ type Checkpoint interface {
 	Append(ctx context.Context, p *batch.Plan) error
 	// Record writes commits/<i>-<id>/<batch>. It may be repeated.
 	Record(ctx context.Context, i batch.Incarnation, c batch.Commit) error
+	// Clear removes everything of the incarnations before i, but the attempts.
+	Clear(ctx context.Context, i batch.Incarnation) error
 	// Purge removes log entries and records of batches before keep, never the newest.
 	Purge(ctx context.Context, i batch.Incarnation, keep batch.ID) error
 	// Register notes an attempt before its first file; Forget removes the note.

@@ -24,7 +24,7 @@ func (w *world) putTagsBack() {
 			continue
 		}
 		for id := t.head; id != 0; id = t.snaps[id].parent {
-			if st := t.snaps[id].stamp; st != nil && st.Name == simPipelines[0] {
+			if st := t.snaps[id].stamp; st != nil && st.Name == simPipelines[0] && st.Stream == batch.StreamMain {
 				t.tags[0], t.bare = id, false
 				w.note("operator: t%d has its tag back on snapshot %d", ti, id)
 				break

@@ -51,6 +51,8 @@ type proc struct {
 	hooks    []func()
 	reading  int // reads of Kafka under way
 	rests    int // calm sleeps since faults stopped
+	mended   bool
+	batches  map[string]batch.ID // by attempt
 }
 
 type coroutine struct {
@@ -201,7 +203,10 @@ func (p *proc) newer(st *batch.Stamp) bool { return p.inc.Newer(st.Incarnation, 
 
 func (p *proc) start() {
 	w := p.w
-	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss, reader: w.schema}
+	*p = proc{id: p.id, w: w, pipe: p.pipe, host: p.host, command: p.command, runs: p.runs + 1, alive: true, spec: w.spec, onLoss: w.onLoss, reader: w.schema, mended: w.mended, batches: map[string]batch.ID{}}
+	if p.pipe == simReplays && w.cfg.forgets { // without a checkpoint nothing tells that the spec was changed
+		p.mended, p.spec = true, [simSinks]int{2, 2, 2}
+	}
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	w.note("process %d starts (spec %v)", p.id, p.spec)
 	rooms, opts := p.rooms()
@@ -231,7 +236,7 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 		},
 	}
 	opts := driver.Options{
-		Name: simPipelines[p.pipe], Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
+		Name: p.name(), Stream: p.stream(), Writer: batch.Writer{ID: fmt.Sprintf("w%d.%d", p.id, p.runs), Host: p.host, PID: p.id},
 		Limits: planner.Limits{RecordsMax: 2 * simPartitions, BytesMax: 2 * simPartitions}, Sources: planner.Sources{simRelation: {RecordLoss: p.onLoss}}, KeepBatches: 3, Trigger: driver.Trigger{Interval: w.cfg.interval}, Takeover: !w.cfg.standby,
 		StartTimeout: time.Hour,
 	}
@@ -255,11 +260,17 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 			rooms.Sinks = append(rooms.Sinks, one)
 		}
 	}
+	if p.pipe == simReplays {
+		p.replays(&rooms, &opts)
+	}
 	return rooms, opts
 }
 
 // hash is that of a sink's spec.
 func (p *proc) hash(i int) string {
+	if p.pipe == simReplays { // what the source can decode counts, too
+		return fmt.Sprint(p.spec[:p.w.cfg.tables], p.mended, i == p.w.letterSink())
+	}
 	if p.w.cfg.letters && i == p.w.letterSink() {
 		return p.w.lettersHash(p.spec)
 	}
@@ -315,6 +326,10 @@ func (p *proc) run(c *coroutine) {
 		return
 	}
 	p.end()
+	if p.err == nil && p.pipe == simReplays && !p.stopped {
+		p.w.replayed++
+		p.w.note("process %d has run all letters", p.id)
+	}
 	if p.err != nil {
 		p.w.note("process %d stops: %v", p.id, p.err)
 		p.w.judge(p)
@@ -326,6 +341,11 @@ func (w *world) judge(p *proc) {
 	says := func(s string) bool { return strings.Contains(p.err.Error(), s) }
 	switch {
 	case errors.Is(p.err, batch.ErrFenced):
+		w.expect(p, !w.alone(p))
+	case errors.Is(p.err, batch.ErrInvalid) && says("is at work"):
+		w.expect(p, w.cfg.replays > 0 && p.command != nil)
+	case says("letters of stream"), says("letters that were run again out of"), says("dead letters were run again in"):
+		w.expect(p, w.cfg.rewind && w.cfg.replays > 0)
 	case errors.Is(p.err, batch.ErrInvalid) && says("left the spec"):
 		w.expect(p, w.out[1])
 		w.join()
@@ -395,6 +415,15 @@ func (w *world) judge(p *proc) {
 
 // respec gives a sink the spec back that its dead letters wait for.
 func (w *world) respec(p *proc) {
+	if p.pipe == simReplays { // it does not know what it was: it tries all
+		w.tried++
+		w.mended = w.tried&1 != 0
+		for i := range w.sinks() {
+			w.spec[i] = 1 + w.tried>>(1+i)&1
+		}
+		w.note("operator: the source is mended: %v, specs %v", w.mended, w.spec)
+		return
+	}
 	for i := range w.sinks() {
 		if strings.Contains(p.err.Error(), "sink "+sinkName(i)+" has batch") {
 			w.spec[i] = 3 - p.spec[i]

@@ -218,6 +218,7 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 		w.fail("wrong schema", "plan %d.r%d was made with schema %d, this driver reads with %d", job.Plan.Batch, job.Plan.Revision, id, e.p.reader)
 	}
 	w.read = append(w.read, reading{job.Plan.Batch, e.p.reader})
+	e.p.batches[job.Attempt] = job.Plan.Batch
 	x := &simJob{simExecutor: e, job: job, write: write, results: map[string]batch.Result{}}
 	for _, s := range job.Sinks {
 		i := sinkIndex(s)
@@ -255,6 +256,13 @@ func (x *simJob) emit(rows arrow.RecordBatch) error {
 	}
 	for i := range w.sinks() {
 		if !slices.Contains(x.job.Sinks, sinkName(i)) && (!x.toLetters || !slices.Contains(x.job.Letters.Sinks, sinkName(i))) {
+			continue
+		}
+		if t := x.job.Targets; t != nil && !slices.Contains(t[rows.Column(1).(*array.Int32).Value(0)], sinkName(i)) {
+			res := x.results[sinkName(i)]
+			res.Scanned += rows.NumRows()
+			res.Unread += rows.NumRows()
+			x.results[sinkName(i)] = res
 			continue
 		}
 		if err := x.run(i, rows, refused); err != nil {
@@ -493,7 +501,7 @@ func (s simSink) Load(context.Context) (driver.View, error) {
 	}
 	s.p.sawBack = s.p.sawBack || !t.truly()
 	tag := t.tags[s.p.pipe]
-	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, staged: t.staged[s.p.pipe], ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i)}
+	v := &simView{p: s.p, i: s.i, uuid: t.uuid, schema: t.schema, head: t.head, tag: tag, staged: t.staged[s.p.pipe], ancestry: t.ancestry(s.p.pipe), files: s.p.w.headFiles(s.i), streams: t.tags[simReplays] != 0}
 	var err error
 	if v.stamp, err = batch.ParseStamp(t.snaps[tag].summary); err != nil {
 		return nil, err
@@ -550,9 +558,14 @@ type simWriter struct {
 	uuid    int
 	schema  int
 	rows    []int64
+	marks   []simMark
 }
 
 func (w *simWriter) Write(rows arrow.RecordBatch) error {
+	if rows.NumCols() == 3 && rows.ColumnName(0) == "stream" {
+		w.marks = append(w.marks, marksOf(rows)...)
+		return nil
+	}
 	for _, id := range rows.Column(0).(*array.Int64).Int64Values() {
 		w.rows = append(w.rows, id+int64(w.s.p.pipe)*simOther)
 	}
@@ -560,11 +573,12 @@ func (w *simWriter) Write(rows arrow.RecordBatch) error {
 }
 
 func (w *simWriter) Close(context.Context) (driver.Files, error) {
-	f := simFiles{rows: int64(len(w.rows)), uuid: w.uuid, schema: w.schema}
-	if len(w.rows) > 0 {
+	f := simFiles{rows: int64(len(w.rows) + len(w.marks)), uuid: w.uuid, schema: w.schema}
+	if f.rows > 0 {
 		f.name = fmt.Sprintf("%s/data-%s", w.attempt, tableName(w.s.i))
 		w.s.p.io("write %s", f.name)
-		w.s.p.w.files[f.name] = &simFile{rows: w.rows}
+		id := w.s.p.batches[w.attempt]
+		w.s.p.w.files[f.name] = &simFile{rows: w.rows, marks: w.marks, batches: slices.Repeat([]batch.ID{id}, len(w.rows))}
 	}
 	return f, w.s.p.flaky("finish a file")
 }
@@ -594,6 +608,7 @@ type simView struct {
 	files     []string
 	history   []batch.Stamped
 	live      map[int64]*batch.Stamp
+	streams   bool // the replay has a tag
 }
 
 func (v *simView) Snapshot(id int64) (*batch.Stamp, bool) {
@@ -606,6 +621,27 @@ func (v *simView) Tagged() int64            { return v.tag }
 func (v *simView) Ancestry() batch.Ancestry { return v.ancestry }
 func (v *simView) Head() int64              { return v.head }
 func (v *simView) History() []batch.Stamped { return v.history }
+
+func (v *simView) Streams() []string {
+	if v.p.pipe == 0 && v.streams {
+		return []string{batch.StreamReplay}
+	}
+	return nil
+}
+
+func (v *simView) Untag(context.Context) error {
+	v.p.io("untag t%d on %d", v.i, v.tag)
+	w := v.p.w
+	if w.outcome(w.cfg.delays) == onItsWay {
+		w.note("  untag: still on its way")
+		w.pending = append(w.pending, &untag{v.p.pipe, v.i, v.uuid, v.tag})
+		return fmt.Errorf("untag: %w", batch.ErrUnavailable)
+	}
+	if !w.untag(&untag{v.p.pipe, v.i, v.uuid, v.tag}) {
+		return fmt.Errorf("untag: %w", batch.ErrUnavailable)
+	}
+	return v.p.flaky("untag")
+}
 
 func (v *simView) Fits(files driver.Files) bool {
 	f, _ := files.(simFiles)
@@ -700,7 +736,7 @@ func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropF
 		if found = h.Snapshot == to; found {
 			break
 		}
-		if (h.Stamp == nil || h.Stamp.Name != simPipelines[v.p.pipe]) && !dropForeign {
+		if (h.Stamp == nil || h.Stamp.Name != v.p.name() || h.Stamp.Stream != v.p.stream()) && !dropForeign {
 			return 0, fmt.Errorf("snapshot %d is another writer's: %w", h.Snapshot, batch.ErrDataLost)
 		}
 	}

@@ -33,7 +33,10 @@ const (
 )
 
 // simPipelines may write into the same tables, each under its own tag.
-var simPipelines = [...]string{"sim", "two"}
+// The last one is the stream that runs the dead letters of the first one again.
+var simPipelines = [...]string{"sim", "two", "sim." + batch.StreamReplay}
+
+const simReplays = len(simPipelines) - 1 // the replay among the pipelines
 
 // chooser takes decisions. Option 0 is always the harmless one.
 type chooser struct {
@@ -96,6 +99,8 @@ type simConfig struct {
 	backlog                                  int           // records of each partition at the beginning, above two
 	kills                                    []int         // steps at which the process dies
 	forgets                                  bool          // with the process its checkpoint is lost
+	rejects                                  bool          // every third record is a dead letter at first
+	replays                                  int           // processes that run dead letters again
 	hot                                      int           // weight of retention and of switching drivers, above the usual
 }
 
@@ -134,7 +139,9 @@ type partition struct {
 
 // simFile is a data file, or a changelog of sink 0's state.
 type simFile struct {
-	rows    []int64 // record ids; foreign rows are negative
+	rows    []int64    // record ids; foreign rows are negative
+	batches []batch.ID // that wrote them, where the pipeline did
+	marks   []simMark
 	deltas  [simKeys]int
 	prev    string // the changelog before
 	deleted bool
@@ -312,6 +319,9 @@ type world struct {
 	cur      int
 	// toldAhead says that a batch was reported while the next one was read.
 	toldAhead bool
+	mended    bool // what the source rejected can be decoded now
+	replayed  int  // replays that came to their end
+	tried     int  // specs, by an operator whose replay wants a former one
 	// audited are the files that the rules of an audit have passed.
 	audited  map[string]bool
 	tracing  bool
@@ -355,6 +365,9 @@ func newWorld(c *chooser, cfg simConfig) *world {
 	if cfg.shared {
 		w.procs = append(w.procs, &proc{id: cfg.drivers, w: w, pipe: 1})
 	}
+	for range cfg.replays {
+		w.procs = append(w.procs, &proc{id: len(w.procs), w: w, pipe: simReplays})
+	}
 	return w
 }
 
@@ -367,7 +380,7 @@ func (c simConfig) pipes() int {
 }
 
 // daemons is how many processes are drivers; those behind are commands.
-func (c simConfig) daemons() int { return c.drivers + c.pipes() - 1 }
+func (c simConfig) daemons() int { return c.drivers + c.pipes() - 1 + c.replays }
 
 func (w *world) fail(kind, format string, args ...any) {
 	if w.bad == nil {
@@ -437,8 +450,16 @@ func (w *world) produce(p int32) {
 			r.poison[w.any(w.sinks())] = true
 		}
 	case 5:
-		r.rule = w.any(3)
-		r.bad = r.rule == noRule
+		if r.rule = noRule; w.cfg.replays == 0 {
+			r.rule = w.any(3)
+		}
+		if r.bad = r.rule == noRule; w.cfg.replays > 0 {
+			r.to = [simSinks]bool{true, true}
+		}
+	}
+	if w.cfg.rejects {
+		r.bad, r.poison[0] = w.ids%6 == 0, w.ids%6 == 3
+		r.to = [simSinks]bool{true, true}
 	}
 	w.add(p, r)
 }
@@ -834,6 +855,8 @@ func (w *world) deliver(i int) {
 		w.note("late commit on t%d head=%d tag=%d: landed=%v", x.table, x.head, x.tag, w.apply(x))
 	case *create:
 		w.note("late create %s: %v", x.key, w.putNow(x.key, x.data))
+	case *untag:
+		w.note("late untag t%d: %v", x.table, w.untag(x))
 	}
 }
 
@@ -856,7 +879,7 @@ func (w *world) foreignSnapshot(ti int, what string, files []string) {
 
 func (w *world) foreignAppend(ti int) {
 	name := fmt.Sprintf("foreign%d", len(w.files))
-	w.files[name] = &simFile{rows: []int64{-int64(len(w.files)) - 1}}
+	w.files[name] = &simFile{rows: []int64{-int64(len(w.files)) - 1}, batches: []batch.ID{0}}
 	w.foreignSnapshot(ti, "append", append(w.headFiles(ti), name))
 }
 
@@ -867,7 +890,7 @@ func (w *world) compact(ti int) {
 	}
 	f := &simFile{}
 	for _, n := range files {
-		f.rows = append(f.rows, w.files[n].rows...)
+		f.rows, f.batches, f.marks = append(f.rows, w.files[n].rows...), append(f.batches, w.files[n].batches...), append(f.marks, w.files[n].marks...)
 	}
 	name := fmt.Sprintf("compact%d", len(w.files))
 	w.files[name] = f

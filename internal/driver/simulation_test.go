@@ -41,7 +41,7 @@ func (w *world) event() {
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
 		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
-		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2, b(c.schemas, 3)) {
+		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2, b(c.schemas, 3), b(c.replays > 0, 1), b(c.replays > 0 && c.loss && w.losses < 3, 2)) {
 	case 0:
 		w.turn(w.cur)
 	case 1:
@@ -104,6 +104,11 @@ func (w *world) event() {
 		w.procs[w.cur].terminate()
 	case 23:
 		w.register()
+	case 24:
+		w.mended = !w.mended
+		w.note("operator: the source is mended: %v", w.mended)
+	case 25:
+		w.loseReplay()
 	}
 }
 
@@ -149,9 +154,18 @@ func simulate(c *chooser, cfg simConfig, tracing bool) *world {
 		}
 	}
 	for i := range cfg.steps {
+		if cfg.replays > 0 && cfg.kills != nil { // the drivers take turns, and the replay dies
+			w.cur = i % len(w.procs)
+		}
 		if slices.Contains(cfg.kills, i) {
+			if cfg.replays > 0 {
+				w.cur = cfg.drivers + (i+1)%cfg.replays
+			}
 			w.procs[w.cur].kill()
-			if cfg.forgets {
+			switch {
+			case cfg.forgets && cfg.replays > 0:
+				w.loseReplay()
+			case cfg.forgets:
 				w.loseCheckpoint()
 			}
 		} else {
@@ -191,6 +205,8 @@ func (w *world) settle() {
 		p.rests = 0
 	}
 	idle := make([]bool, w.cfg.pipes())
+	w.mended = true
+	ends := 0 // how often all letters had been run when the drivers were idle
 	for i := range 12000 {
 		w.turn(i % len(w.procs))
 		w.steps++
@@ -202,12 +218,24 @@ func (w *world) settle() {
 			return
 		}
 		p := w.procs[i%len(w.procs)]
+		if p.pipe == simReplays {
+			continue
+		}
 		idle[p.pipe] = idle[p.pipe] || p.rests > 30 && p.alive && p.command == nil && w.isNewest(p.inc)
 		if idle[p.pipe] && p.calm && p.rests > 30 && p.alive && p.waiting != "" {
 			w.fail("not ready", "process %d is idle, but waits for %s", p.id, p.waiting)
 			return
 		}
 		if !slices.Contains(idle, false) {
+			if w.cfg.replays > 0 {
+				if ends == 0 {
+					ends = w.replayed + w.cfg.replays + 1 // one that begins now
+				}
+				if w.replayed < ends {
+					continue
+				}
+				w.checkAllReplayed()
+			}
 			for pipe := range idle {
 				w.checkEnd(pipe)
 			}
@@ -295,6 +323,14 @@ func routedLettering(seed uint64) simConfig {
 	}
 }
 
+// replaying is dead letters that are run again beside drivers that make new ones.
+func replaying(seed uint64) simConfig {
+	return simConfig{
+		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%3/2), replays: 1 + int(seed/3%2), steps: 300, delays: int(seed % 4), letters: true, poison: true, deploy: seed%5 > 1,
+		sparse: seed%3 == 0, loss: seed%7 == 0, rewind: seed%11 == 0, standby: seed%13 < 6,
+	}
+}
+
 func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 	return simulate(&chooser{rng: rand.New(rand.NewPCG(seed, 7))}, cfg, tracing)
 }
@@ -302,7 +338,7 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
 	for name, config := range map[string]func(uint64) simConfig{
-		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing, "routed-letters": routedLettering,
+		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing, "routed-letters": routedLettering, "replaying": replaying,
 	} {
 		if *simOnly != "" && *simOnly != name {
 			continue
@@ -377,6 +413,9 @@ func TestSimulationKills(t *testing.T) {
 	}{
 		"two":                        {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7},
 		"routed":                     {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29},
+		"replay":                     {simConfig{tables: 2, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997},
+		"replay, without checkpoint": {simConfig{tables: 1, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997},
+		"two replays":                {simConfig{tables: 1, drivers: 1, replays: 2, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 1999},
 		"routed, without checkpoint": {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -392,10 +431,16 @@ func killed(t *testing.T, cfg simConfig, each int) {
 		t.Fatalf("without kills: %s: %s", whole.bad.kind, whole.bad.text)
 	}
 	calls := whole.steps - 40 // at the end it is idle
+	if cfg.replays > 0 && whole.replayed == 0 {
+		t.Fatal("no letter was run again")
+	}
 	cfg.steps = calls
 	runs := 0
 	for i := range calls {
 		for j := i; j < calls && !t.Failed(); j++ {
+			if cfg.replays > 0 && !*simPairs && i%4 != 0 { // these runs are long
+				continue
+			}
 			if j > i && !*simPairs && (i*calls+j)%each != 0 {
 				continue
 			}

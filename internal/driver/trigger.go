@@ -68,6 +68,11 @@ func (d *Driver) next(ctx context.Context) (*batch.Plan, *prepared, error) {
 			return nil, nil, fmt.Errorf("plan batch %d: %w", d.nextBatch(), err)
 		}
 		if p == nil && d.opts.Trigger.AvailableNow {
+			if d.rooms.Replay != nil {
+				if err := d.endRun(ctx); err != nil {
+					return nil, nil, err
+				}
+			}
 			return nil, nil, errDone
 		}
 		if p != nil {
@@ -166,8 +171,10 @@ func (d *Driver) freeze(ctx context.Context, confirmed bool) (*batch.Plan, error
 			return err
 		}
 		f.Now, f.Gone = d.rooms.Clock.Now(), d.gone(f.Position, f.Available)
-		p, err = planner.Next(f, d.policy(f))
-		return err
+		if p, err = planner.Next(f, d.policy(f)); err != nil {
+			return err
+		}
+		return d.seal(ctx, p)
 	})
 	if err == nil {
 		d.noteUnread(f.Position)
@@ -233,6 +240,9 @@ func (d *Driver) policy(f planner.Facts) planner.Policy {
 		d.until = batch.Offsets{}
 		for _, a := range f.Available {
 			d.until[a.TopicPartition] = a.End
+			if d.inc.Kind == batch.Replay && a.Topic == d.opts.Stream { // what a run rejects waits for the next one
+				d.until[a.TopicPartition] = min(a.End, int64(d.inc.Batch)+1)
+			}
 		}
 	}
 	return planner.Policy{Limits: d.limits(f.Batch), Sources: d.opts.Sources, Until: d.until, Full: d.full(f.Now), Early: d.due() > 0}

@@ -108,6 +108,9 @@ func (f *feed) keep(rows arrow.RecordBatch, r batch.Reject) error {
 		Key: bytesOf(rows.Column(first + 1)), Value: bytesOf(rows.Column(first + 2)), Headers: headersOf(rows.Column(first + 3)),
 		Source: f.source, Sink: f.sink, Code: r.Code, Reason: reason,
 	}
+	if targets := f.job.Targets; targets != nil && f.sink == "" {
+		l.Sinks = slices.DeleteFunc(slices.Clone(targets[rangesOf(rows).Value(0)]), func(sink string) bool { return !slices.Contains(f.job.Letters.Sinks, sink) })
+	}
 	if at := rows.Column(first).(*array.Timestamp); at.IsValid(0) {
 		l.Timestamp = int64(at.Value(0))
 	}

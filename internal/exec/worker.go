@@ -128,7 +128,8 @@ func (x *execution) emit(rows arrow.RecordBatch) error {
 		return context.Cause(x.ctx)
 	}
 	defer func() { x.free <- w }()
-	source := x.job.Ranges[rangesOf(rows).Value(0)].Source
+	first := rangesOf(rows).Value(0)
+	source := x.job.Ranges[first].Source
 	x.setTables(w)
 	failed := rejected{}
 	kept, gone, err := x.sift(w, source, rows, failed)
@@ -137,11 +138,20 @@ func (x *execution) emit(rows arrow.RecordBatch) error {
 	}
 	defer kept.Release()
 	for _, sink := range x.sinks {
-		if err := x.run(w, sink, source, kept, gone, failed); err != nil {
+		from := source
+		if !x.isFor(first, sink) {
+			from = ""
+		}
+		if err := x.run(w, sink, from, kept, gone, failed); err != nil {
 			return err
 		}
 	}
 	return x.failed(rows, gone, failed)
+}
+
+// isFor says whether the rows of a range are for a sink.
+func (x *execution) isFor(rg int32, sink string) bool {
+	return x.job.Targets == nil || slices.Contains(x.job.Targets[rg], sink)
 }
 
 func rangesOf(rows arrow.RecordBatch) *array.Int32 {
@@ -162,7 +172,7 @@ func (x *execution) setTables(w *worker) {
 	}
 }
 
-// run feeds one record batch to one sink. gone is what became of rows that the rules
+// run feeds one record batch to one sink; without a source it is not for it. gone is what became of rows that the rules
 // of the source took out of it.
 func (x *execution) run(w *worker, sink, source string, rows arrow.RecordBatch, gone batch.Inputs, failed rejected) error {
 	f := &feed{execution: x, w: w, sink: sink, source: source, all: failed}

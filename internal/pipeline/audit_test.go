@@ -173,8 +173,8 @@ func TestAuditToDeadLettersAsks(t *testing.T) {
 	spec += "dead_letter: {iceberg: {catalog: lake, table: a.bad}}\n"
 	for change, want := range map[[2]string]string{
 		{"SELECT id, kind FROM clicks", "SELECT COLUMNS('id|kind') FROM clicks"}: "cannot be told from which record a row comes",
-		{"format: json", "format: json, on_bad_record: fail"}:                   "which needs on_bad_record: dead_letter of source clicks",
-		{"WHERE id > 50", "WHERE idd > 50"}:                                     `sinks.odd.audit.small.sql: Binder Error: Referenced column "idd"`,
+		{"format: json", "format: json, on_bad_record: fail"}:                    "which needs on_bad_record: dead_letter of source clicks",
+		{"WHERE id > 50", "WHERE idd > 50"}:                                      `sinks.odd.audit.small.sql: Binder Error: Referenced column "idd"`,
 	} {
 		_, err := New(t.Context(), p.parse(strings.Replace(spec, change[0], change[1], 1)), Options{ReadOnly: true})
 		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) {

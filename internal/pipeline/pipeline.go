@@ -44,6 +44,8 @@ type Options struct {
 	Adopt        []string
 	Accept       []string // decisions about a changed spec, such as sink/NAME
 	Grace        time.Duration
+	// Stream is that of the pipeline's streams that runs; "": main.
+	Stream string
 	// ReadOnly is for looking: no table, catalog or checkpoint is made, and what
 	// would be written to the checkpoint stays in memory.
 	ReadOnly bool
@@ -362,7 +364,7 @@ func (p *Pipeline) sinkOptions(name string) sink.Options {
 		format = 3
 	}
 	return sink.Options{
-		Pipeline: p.spec.Name, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly, Committed: p.committed[name], PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format, Evolve: sink.Evolve(i.Evolve),
+		Pipeline: p.spec.Name, Stream: p.opts.Stream, Table: i.Table, Branch: i.Branch, Create: *i.Create && !p.opts.ReadOnly && p.opts.Stream == "", Committed: p.committed[name], PartitionBy: i.PartitionBy, SortBy: i.SortBy, FormatVersion: format, Evolve: sink.Evolve(i.Evolve),
 		Properties: i.Properties, KeepSnapshots: m.KeepSnapshots, KeepHourly: time.Duration(m.KeepHourly), FileBytes: int64(m.TargetFileSize),
 		MemoryBytes: int64(p.spec.Memory) / shareOfSinks / int64(len(p.spec.Sinks.Names)),
 	}
@@ -425,6 +427,15 @@ func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, erro
 	if p.records != nil {
 		return p.records, nil
 	}
+	records, err := p.streamRecords(ctx, p.opts.Stream)
+	if err == nil {
+		p.records = records
+	}
+	return records, err
+}
+
+// streamRecords opens the records of one of the pipeline's streams.
+func (p *Pipeline) streamRecords(ctx context.Context, stream string) (*checkpoint.Checkpoint, error) {
 	store, err := objstore.Open(ctx, p.spec.Checkpoint, p.storeProperties())
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
@@ -432,8 +443,7 @@ func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, erro
 	if p.opts.ReadOnly {
 		store = &overlay{Store: store, kept: map[string][]byte{}}
 	}
-	p.records = checkpoint.New(store, p.spec.Name)
-	return p.records, nil
+	return checkpoint.New(store, p.checkpointName(stream)), nil
 }
 
 // storeProperties are those of the first catalog that has keys for S3: the
@@ -478,12 +488,24 @@ func (p *Pipeline) Driver(ctx, stop context.Context) (*driver.Driver, error) {
 	return p.driver(cp, tables, startTimeout)
 }
 
-// driver wires the rooms for the sinks whose tables these are.
+// driver is one for the sinks whose tables these are.
 func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Table, timeout time.Duration) (*driver.Driver, error) {
-	if _, err := p.Source(); err != nil {
+	rooms, opts, err := p.wire(cp, tables, timeout)
+	if err != nil {
 		return nil, err
 	}
-	rooms := driver.Rooms{
+	if p.opts.Rooms != nil {
+		rooms = p.opts.Rooms(rooms)
+	}
+	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+}
+
+// wire wires the rooms for the sinks whose tables these are.
+func (p *Pipeline) wire(cp *checkpoint.Checkpoint, tables map[string]*sink.Table, timeout time.Duration) (rooms driver.Rooms, opts driver.Options, err error) {
+	if _, err := p.Source(); err != nil {
+		return rooms, opts, err
+	}
+	rooms = driver.Rooms{
 		Source: sourceRoom{p}, Executor: execRoom{p}, Checkpoint: cp, Clock: driver.WallClock{}, Tasks: driver.Goroutines{},
 		NewID: uuid.NewString, Alive: alive,
 	}
@@ -492,7 +514,7 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	}
 	sources, err := plannerSources(p.spec)
 	if err != nil {
-		return nil, err
+		return rooms, opts, err
 	}
 	for _, name := range p.spec.Sinks.Names {
 		if t := tables[name]; t != nil {
@@ -504,10 +526,10 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	}
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("this host's name: %w", err)
+		return rooms, opts, fmt.Errorf("this host's name: %w", err)
 	}
 	l := p.spec.Limits
-	opts := driver.Options{
+	opts = driver.Options{
 		Name: p.spec.Name, Writer: batch.Writer{ID: uuid.NewString(), Host: host, PID: os.Getpid()},
 		Limits:   planner.Limits{BytesMax: int64(l.MaxBytes), RecordsMax: l.MaxRecords, BytesMin: int64(l.MinBytes), RecordsMin: l.MinRecords},
 		DelayMax: time.Duration(l.MaxDelay), Sources: sources, KeepBatches: p.spec.Maintenance.KeepBatches,
@@ -517,13 +539,7 @@ func (p *Pipeline) driver(cp *checkpoint.Checkpoint, tables map[string]*sink.Tab
 	if i := p.spec.Trigger.Interval; i != nil {
 		opts.Trigger.Interval = time.Duration(*i)
 	}
-	if err := p.deadLetters(&rooms, &opts); err != nil {
-		return nil, err
-	}
-	if p.opts.Rooms != nil {
-		rooms = p.opts.Rooms(rooms)
-	}
-	return driver.New(rooms, opts, p.log, p.opts.Observer), nil
+	return rooms, opts, p.deadLetters(&rooms, &opts)
 }
 
 // tellChanges logs how a sink's table differs from its SQL.

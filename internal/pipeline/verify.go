@@ -62,12 +62,29 @@ func (p *Pipeline) verifyOnce(ctx context.Context) (report *verify.Report, moved
 		return nil, false, err
 	}
 	records.Entry = before
-	report, err = verify.Tables(ctx, verify.Options{Pipeline: p.spec.Name, KeepSnapshots: p.spec.Maintenance.KeepSnapshots}, tables, records)
+	o := verify.Options{Pipeline: p.spec.Name, KeepSnapshots: p.spec.Maintenance.KeepSnapshots}
+	if o.Replayed, err = p.replayed(ctx); err != nil {
+		return nil, false, err
+	}
+	report, err = verify.Tables(ctx, o, tables, records)
 	if err != nil {
 		return nil, false, err
 	}
 	after, err := p.newestEntry(ctx, cp)
 	return report, after != before, err
+}
+
+// replayed is what the runs of dead letters have counted, by sink.
+func (p *Pipeline) replayed(ctx context.Context) (map[string]batch.Counts, error) {
+	cp, err := p.streamRecords(ctx, batch.StreamReplay)
+	if err != nil {
+		return nil, err
+	}
+	all, err := cp.Incarnations(ctx)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[len(all)-1].Totals, nil
 }
 
 // newestEntry is the number of the newest log entry, -1 if there is none or it

@@ -97,7 +97,7 @@ func (v *View) foreign(to int64) error {
 		switch {
 		case h.Snapshot == to:
 			return nil
-		case h.Stamp == nil || h.Stamp.Name != v.t.opts.Pipeline:
+		case h.Stamp == nil || h.Stamp.Name != v.t.opts.Pipeline || h.Stamp.Stream != v.t.opts.Stream:
 			return fmt.Errorf("%w: snapshot %d of table %s was committed by another writer; going back would drop it (--drop-foreign)", batch.ErrDataLost, h.Snapshot, v.t.opts.Table)
 		}
 	}
@@ -156,7 +156,9 @@ func (v *View) moves(c *change) (updates []table.Update, expired []int64) {
 		if v.staged != nil {
 			updates = append(updates, table.NewRemoveSnapshotRefUpdate(v.t.AuditBranch()))
 		}
-		expired = v.expired()
+		if v.t.opts.Stream == batch.StreamMain { // the others come and go
+			expired = v.expired()
+		}
 	}
 	if v.staged != nil && v.staged.SnapshotID != c.id {
 		expired = append(expired, v.staged.SnapshotID)

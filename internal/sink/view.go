@@ -1,7 +1,9 @@
 package sink
 
 import (
+	"context"
 	"fmt"
+	"strings"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -138,6 +140,28 @@ func (v *View) Snapshot(id int64) (*batch.Stamp, bool) {
 	}
 	st, err := stampOf(s)
 	return st, err == nil
+}
+
+// Streams are the pipeline's other streams that have a tag on this table.
+func (v *View) Streams() (streams []string) {
+	main := batch.Tag(v.t.opts.Pipeline, batch.StreamMain)
+	for name := range v.meta.Refs() {
+		if stream, ok := strings.CutPrefix(name, main+"."); ok && stream == batch.StreamReplay && name != v.t.tag {
+			streams = append(streams, stream)
+		}
+	}
+	return streams
+}
+
+// Untag removes the tag, where it still is on the snapshot that was seen.
+func (v *View) Untag(ctx context.Context) error {
+	if v.tagged == nil {
+		return nil
+	}
+	_, err := v.t.catalog.Commit(ctx, v.t.ident,
+		[]table.Requirement{table.AssertTableUUID(v.meta.TableUUID()), table.AssertRefSnapshotID(v.t.tag, idOf(v.tagged))},
+		[]table.Update{table.NewRemoveSnapshotRefUpdate(v.t.tag)})
+	return err
 }
 
 // Metadata is what was loaded.

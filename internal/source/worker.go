@@ -45,6 +45,7 @@ type worker struct {
 	letters  *deadletter.Builder // nil: the same
 	origins  *decode.Origins
 	headers  []decode.Header
+	lacking  []string // the sinks that lack what becomes a letter; nil: all
 
 	// Of one Read.
 	onSkip     func(batch.Reject)
@@ -79,7 +80,7 @@ func newWorker(r *relation) (*worker, error) {
 // start prepares for a Read of that many ranges.
 func (w *worker) start(ranges, chunkBytes int, onSkip func(batch.Reject)) {
 	w.seen, w.chunkBytes, w.onSkip = make([]int64, ranges), chunkBytes, onSkip
-	w.tally, w.skipped, w.batches = batch.Tally{}, batch.Reject{}, 0
+	w.tally, w.skipped, w.batches, w.lacking = batch.Tally{}, batch.Reject{}, 0, nil
 }
 
 // run decodes pieces until there are no more, and sends record batches.
@@ -279,7 +280,7 @@ func shown(data []byte) string {
 func (w *worker) letter(p piece, it *walker, code batch.Code, reason string) {
 	l := deadletter.Letter{
 		Topic: p.Topic, Partition: p.Partition, Offset: it.offset, Timestamp: deadletter.NoTimestamp, Key: it.Key, Value: it.Value,
-		Source: w.r.Name, Code: code, Reason: reason,
+		Source: w.r.Name, Sinks: w.lacking, Code: code, Reason: reason,
 	}
 	if at, ok := decode.Micros(it.timestamp); ok {
 		l.Timestamp = at

@@ -22,6 +22,7 @@ type chain struct {
 	*history
 	*Section
 	name    string // of the pipeline
+	stream  string
 	stamps  []*snapshot
 	byHash  map[string]*snapshot
 	reached batch.Offsets // as far as the chain came in each partition, closed ones, too
@@ -35,10 +36,12 @@ func (c *chain) ours(uuid string) {
 	c.byHash = map[string]*snapshot{}
 	for _, s := range c.all {
 		switch {
+		case s.bad != nil && c.stream != batch.StreamMain: // the other chain tells
+			continue
 		case s.bad != nil:
 			c.note("%s carries a stamp that this version cannot read: %v", s.where(), s.bad)
 			continue
-		case s.stamp == nil || s.stamp.Stream != batch.StreamMain || s.stamp.Name != c.name:
+		case s.stamp == nil || s.stamp.Stream != c.stream || s.stamp.Name != c.name:
 			continue
 		case s.stamp.UUID != uuid:
 			c.note("%s carries the stamp of another pipeline of this name, %s", s.where(), s.stamp.UUID)
@@ -127,6 +130,9 @@ func (c *chain) alone(s *snapshot) {
 		c.find(Unbalanced, s.where(), "its totals do not add up: "+wrong, todoHistory)
 	}
 	offsets, exact, wrong := span(st.Start, st.End)
+	if c.stream != batch.StreamMain { // they are batches, each of any number of records
+		offsets, exact = 0, false
+	}
 	switch {
 	case wrong != "":
 		c.find(BrokenLink, s.where(), "its offsets make no sense: "+wrong, todoHistory)
@@ -168,7 +174,7 @@ func (c *chain) first(s *snapshot) {
 	switch {
 	case st.Previous != "":
 		c.note("everything before batch %d has expired; it is covered by totals: %d offsets, %d rows written", st.First, before["offsets"], before["written"])
-	case len(before) > 0:
+	case len(before) > 0 && st.Kind != batch.Replay:
 		c.find(BrokenLink, s.where(), "is the first stamp of the pipeline, but its totals say that records came before it", todoHistory)
 	}
 	if st.Previous != "" && st.Kind == "" && c.rooted(s) {
@@ -200,6 +206,8 @@ func (c *chain) link(a, b *snapshot) {
 			c.find(ForeignClaim, a.where(), fmt.Sprintf("carries batches %d..%d, but %s, which came later, follows %s", a.stamp.First, a.stamp.Last, b.where(), prev.where()), todoHistory)
 		}
 		c.follow(prev, b)
+	case b.stamp.Previous == "" && b.stamp.Kind == batch.Replay:
+		c.begun(a, b)
 	case b.stamp.Previous == "":
 		c.find(BrokenLink, b.where(), fmt.Sprintf("begins the pipeline again at batch %d, though %s carries batches %d..%d: what they have may be in the table twice",
 			b.stamp.First, a.where(), a.stamp.First, a.stamp.Last), todoHistory)
@@ -271,6 +279,9 @@ func (c *chain) closes(a, b *snapshot) {
 		return
 	}
 	offsets, exact, wrong := between(a.stamp.End, b.stamp.Start)
+	if c.stream != batch.StreamMain {
+		offsets, exact = 0, false
+	}
 	switch {
 	case wrong != "":
 		c.find(BrokenLink, b.where(), wrong, todoHistory)
@@ -358,6 +369,22 @@ func (c *chain) anchored(a, b *snapshot) {
 	c.note("incarnation %d goes back to batch %d, whose snapshot has expired since", s.Incarnation, s.Last)
 }
 
+// begun audits the anchor b of a run of a stream that comes and goes: it begins where
+// the run before ended.
+func (c *chain) begun(a, b *snapshot) {
+	if b.stamp.Incarnation <= a.stamp.Incarnation {
+		c.note("%s begins a run of stream %s after its checkpoint was lost", b.where(), c.stream)
+	}
+	for _, tp := range a.stamp.End.Partitions() {
+		if at := b.stamp.Start[tp]; at < a.stamp.End[tp] {
+			c.find(BrokenLink, b.where(), fmt.Sprintf("begins a run of stream %s at batch %d of %s, but %s has letters of that up to batch %d: they may be in the table twice", c.stream, at, tp.Topic, a.where(), a.stamp.End[tp]-1), todoHistory)
+		}
+	}
+	if !equal(a.stamp.Total, b.stamp.Total) {
+		c.find(Unbalanced, b.where(), fmt.Sprintf("begins a run of stream %s with totals of %+v; those of the run before are %+v", c.stream, b.stamp.Total, a.stamp.Total), todoHistory)
+	}
+}
+
 // take notes how far the chain came.
 func (c *chain) take(s *batch.Stamp) {
 	if s.Kind != "" || c.reached == nil {
@@ -373,7 +400,10 @@ func (c *chain) take(s *batch.Stamp) {
 
 // tag audits where the tag is: on the newest stamp, in the branch.
 func (c *chain) tag() {
-	name := "tag " + batch.Tag(c.name, batch.StreamMain)
+	name := "tag " + batch.Tag(c.name, c.stream)
+	if c.tagged == nil && c.stream != batch.StreamMain {
+		return // its run is over
+	}
 	if len(c.stamps) == 0 {
 		if c.tagged != nil {
 			c.find(MovedTag, name, fmt.Sprintf("is on %s, which carries no stamp of this pipeline", c.tagged.where()), todoTag)

@@ -7,8 +7,10 @@ import (
 	"hash/maphash"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -304,9 +306,14 @@ func (f *files) total(uuids map[string]*batch.Stamp) {
 	}
 	var committed int64
 	var names []string
-	for _, st := range uuids {
+	for _, key := range slices.Sorted(maps.Keys(uuids)) {
+		st := uuids[key]
 		committed += st.Total.Written
-		names = append(names, st.Name)
+		name := st.Name
+		if st.Stream != batch.StreamMain {
+			name += " (" + st.Stream + ")"
+		}
+		names = append(names, name)
 	}
 	f.count("rows", f.ownRows)
 	where := "table"

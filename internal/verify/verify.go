@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"path"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -12,6 +13,9 @@ type Options struct {
 	Pipeline string
 	// KeepSnapshots is the spec's maintenance.keep_snapshots.
 	KeepSnapshots int
+	// Replayed is, by sink, what the runs of dead letters that are over have counted,
+	// as the checkpoint says.
+	Replayed map[string]batch.Counts
 }
 
 // Incarnations are the ids of those that live stamps of the tables name.
@@ -65,7 +69,7 @@ func auditTable(ctx context.Context, o Options, t Table, r *Records) (*TableRepo
 		r.missing(&report.Section, t.Sink)
 		return report, nil
 	}
-	c := &chain{history: newHistory(t, batch.Tag(o.Pipeline, batch.StreamMain)), Section: &report.Section, name: o.Pipeline, keep: o.KeepSnapshots}
+	c := &chain{history: newHistory(t, batch.Tag(o.Pipeline, batch.StreamMain)), Section: &report.Section, name: o.Pipeline, stream: batch.StreamMain, keep: o.KeepSnapshots}
 	c.ours(r.uuid(c.tagged))
 	c.audit()
 	if c.tagged != nil && c.tagged.stamp != nil {
@@ -76,8 +80,24 @@ func auditTable(ctx context.Context, o Options, t Table, r *Records) (*TableRepo
 	if err != nil {
 		return nil, err
 	}
-	f.total(c.newestOf())
+	newest := c.newestOf()
+	o.replays(t, report, r.uuid(c.tagged), newest)
+	f.total(newest)
 	return report, nil
+}
+
+// replays audits the stamps of dead letters that were run again. Where they have
+// expired the checkpoint says what they counted.
+func (o Options) replays(t Table, report *TableReport, uuid string, newest map[string]*batch.Stamp) {
+	c := &chain{history: newHistory(t, batch.Tag(o.Pipeline, batch.StreamReplay)), Section: &report.Section, name: o.Pipeline, stream: batch.StreamReplay, keep: o.KeepSnapshots}
+	c.ours(uuid)
+	if len(c.stamps) > 0 {
+		c.audit()
+	}
+	key := path.Join(uuid, batch.StreamReplay)
+	if total, ok := o.Replayed[t.Sink]; ok && newest[key] == nil {
+		newest[key] = &batch.Stamp{Name: o.Pipeline, Stream: batch.StreamReplay, Total: total}
+	}
 }
 
 // uuid is the identity whose stamps are the pipeline's: what the tag carries, else
