@@ -93,7 +93,7 @@ func TestBalanced(t *testing.T) {
 	if !good.Balanced() {
 		t.Fatalf("%+v does not balance", good)
 	}
-	free := map[string]bool{"Bytes": true, "Letters": true, "SourceLetters": true, "Written": true}
+	free := map[string]bool{"Bytes": true, "Letters": true, "Marks": true, "SourceLetters": true, "Written": true}
 	var each func(v reflect.Value)
 	each = func(v reflect.Value) {
 		for i := range v.NumField() {
