@@ -241,7 +241,7 @@ func (d *protoDecoder) planFor(id int32, w *protoWriter) protoPlan {
 		p.wrong = &Error{Code: batch.CodeSchema, Reason: fmt.Sprintf(format, args...), Pos: headerSize}
 	}
 	// Java's client, which made the format, does not count the entries of maps among
-	// the messages of a message; those for Python, Go and .NET do.
+	// the messages of a message; Python's does.
 	m, other := indexed(w.file, d.path, false), indexed(w.file, d.path, true)
 	if m == nil {
 		m = other
