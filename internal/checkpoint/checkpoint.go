@@ -327,12 +327,22 @@ func (c *Checkpoint) NoteTable(ctx context.Context, sink, table string) error {
 
 // Tables returns the tables that were listed for a sink, by name.
 func (c *Checkpoint) Tables(ctx context.Context, sink string) ([]string, error) {
-	keys, err := c.store.List(ctx, c.tables(sink), "")
+	return c.listed(ctx, sink, c.tables(sink))
+}
+
+// Dropped returns the tables that somebody took from that list because they were
+// dropped on purpose.
+func (c *Checkpoint) Dropped(ctx context.Context, sink string) ([]string, error) {
+	return c.listed(ctx, sink, c.name+"/dropped/"+sink+"/")
+}
+
+func (c *Checkpoint) listed(ctx context.Context, sink, prefix string) ([]string, error) {
+	keys, err := c.store.List(ctx, prefix, "")
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of sink %s: %w", sink, err)
 	}
 	for i, key := range keys {
-		keys[i] = strings.TrimPrefix(key, c.tables(sink))
+		keys[i] = strings.TrimPrefix(key, prefix)
 	}
 	return keys, nil
 }

@@ -157,10 +157,19 @@ func (p *Pipeline) audited(ctx context.Context, catalog string, one *verify.Tabl
 // auditedRecords reads the records of the newest incarnation and of those that the
 // tables' live stamps name.
 func (p *Pipeline) auditedRecords(ctx context.Context, cp *checkpoint.Checkpoint, tables []verify.Table) (*verify.Records, error) {
-	r := &verify.Records{KeepBatches: p.spec.Maintenance.KeepBatches}
+	r := &verify.Records{KeepBatches: p.spec.Maintenance.KeepBatches, Dropped: map[string]int{}}
 	var err error
 	if r.Incarnations, err = cp.AuditIncarnations(ctx); err != nil {
 		return nil, err
+	}
+	for _, name := range p.spec.Sinks.Names {
+		if p.Routes(name) {
+			dropped, err := cp.Dropped(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			r.Dropped[name] = len(dropped)
+		}
 	}
 	named := verify.Incarnations(tables)
 	for i, f := range r.Incarnations {

@@ -220,8 +220,8 @@ func gone(name, sink string, err error) error {
 	if !errors.Is(err, catalog.ErrNoSuchTable) && !errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return err
 	}
-	return fmt.Errorf("%w: table %s, which rows of sink %s chose, does not exist any more: its catalog was lost or replaced, or it was dropped. Bring it back; "+
-		"or, if it was dropped on purpose, remove tables/%s/%s from the pipeline's folder in the checkpoint while the pipeline stands still", batch.ErrDataLost, name, sink, sink, name)
+	return fmt.Errorf("%[3]w: table %[1]s, which rows of sink %[2]s chose, does not exist any more: its catalog was lost or replaced, or it was dropped. Bring it back; "+
+		"or, if it was dropped on purpose, move tables/%[2]s/%[1]s to dropped/%[2]s/%[1]s in the pipeline's folder of the checkpoint while the pipeline stands still", name, sink, batch.ErrDataLost)
 }
 
 // claim makes a table where that is allowed, and marks it as the sink's, before it

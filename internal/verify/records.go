@@ -25,6 +25,9 @@ type Records struct {
 	// Entry is the newest log entry of the newest incarnation before the tables
 	// were read, -1 if there was none: a driver may have gone on meanwhile.
 	Entry int64
+	// Dropped is, by sink, how many of the tables that its rows chose were dropped on
+	// purpose.
+	Dropped map[string]int
 	// KeepBatches is the spec's maintenance.keep_batches.
 	KeepBatches int64
 }
@@ -234,7 +237,15 @@ func (r *Records) agree(s *Section, sink string, c *chain) {
 		r.stamp(s, sink, snap)
 	}
 	r.committed(s, sink, c)
-	r.stands(s, sink, c)
+	if _, table := batch.SplitRoute(sink); table == "" {
+		r.stands(s, sink, c)
+		return
+	}
+	var tag *batch.Stamp
+	if c.tagged != nil {
+		tag = c.tagged.stamp
+	}
+	r.rests(s, sink, tag)
 }
 
 // stamp compares one stamp with its incarnation's record and its logged plan.

@@ -43,12 +43,19 @@ func Incarnations(tables []Table) map[string]bool {
 func Tables(ctx context.Context, o Options, tables []Table, r *Records) (*Report, error) {
 	report := &Report{Name: o.Pipeline}
 	r.audit(&report.Checkpoint)
-	for _, t := range tables {
-		one, err := auditTable(ctx, o, t, r)
+	report.Tables = make([]TableReport, len(tables))
+	routed := map[string][]*chain{}
+	for i, t := range tables {
+		c, err := auditTable(ctx, o, t, r, &report.Tables[i])
 		if err != nil {
 			return nil, fmt.Errorf("sink %s: table %s: %w", t.Sink, t.Name, err)
 		}
-		report.Tables = append(report.Tables, *one)
+		if sink, table := batch.SplitRoute(t.Sink); table != "" && c != nil {
+			routed[sink] = append(routed[sink], c)
+		}
+	}
+	for sink, all := range routed {
+		report.together(all, sink, r.Dropped[sink])
 	}
 	report.Finish()
 	return report, nil
@@ -63,11 +70,13 @@ func (r *Report) Finish() {
 	r.Clean = r.Findings() == 0
 }
 
-func auditTable(ctx context.Context, o Options, t Table, r *Records) (*TableReport, error) {
-	report := &TableReport{Sink: t.Sink, Table: t.Name}
+// auditTable audits one table, and returns its chain of stamps, nil where there is no
+// table.
+func auditTable(ctx context.Context, o Options, t Table, r *Records, report *TableReport) (*chain, error) {
+	report.Sink, report.Table = t.Sink, t.Name
 	if t.Metadata == nil {
 		r.missing(&report.Section, t.Sink)
-		return report, nil
+		return nil, nil
 	}
 	c := &chain{history: newHistory(t, batch.Tag(o.Pipeline, batch.StreamMain)), Section: &report.Section, name: o.Pipeline, stream: batch.StreamMain, keep: o.KeepSnapshots}
 	c.ours(r.uuid(c.tagged))
@@ -83,7 +92,7 @@ func auditTable(ctx context.Context, o Options, t Table, r *Records) (*TableRepo
 	newest := c.newestOf()
 	o.replays(t, report, r.uuid(c.tagged), newest)
 	f.total(newest)
-	return report, nil
+	return c, nil
 }
 
 // replays audits the stamps of dead letters that were run again. Where they have
@@ -120,6 +129,12 @@ func (r *Records) missing(s *Section, sink string) {
 		return
 	}
 	if l := r.log(inc.Number, inc.ID); l != nil {
+		if _, table := batch.SplitRoute(sink); table != "" {
+			if must, _ := l.touches(sink, r.Entry); must != nil {
+				s.find(MissingTable, "table", fmt.Sprintf("does not exist, though the pipeline had committed batch %d to it", must.Batch), "bring it back; if it was dropped on purpose, note that in the checkpoint as docs/routing.md says")
+				return
+			}
+		}
 		for _, f := range l.Plans {
 			if f.Value == nil {
 				continue
