@@ -1,7 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -47,6 +50,65 @@ func (p *Pipeline) partTable(ctx context.Context, part string) (*sink.Table, err
 		return nil, err
 	}
 	return r.Table(ctx, table)
+}
+
+// standsRouted says how far a sink whose rows choose their table is on the way to
+// some offsets. A table says nothing of records that were not for it, so the log
+// does; whether its newest batch is done, its commit record, or all of its tables.
+func (p *Pipeline) standsRouted(ctx context.Context, name string, inc *batch.Incarnation, newest *batch.Plan, commits []batch.Commit, until Until) (Waited, error) {
+	w := Waited{Sink: name}
+	var sp *batch.SinkPlan
+	if newest != nil {
+		sp = newest.Sink(name)
+	}
+	if sp != nil && sp.Active {
+		all, err := p.everywhere(ctx, *inc, newest, sp)
+		if err != nil {
+			return w, err
+		}
+		if all {
+			commits = []batch.Commit{{Batch: newest.Batch, Plan: newest.Hash()}}
+		}
+	}
+	at, closed := reached(name, inc, newest, commits, nil)
+	if sp != nil && sp.Lags && sp.From != nil { // no stamp of one of its tables says it
+		at = sp.From
+	}
+	if !w.done(at, closed, until) || len(until) == 0 || newest == nil {
+		return w, nil
+	}
+	w.State = fmt.Sprintf("accounted for, before batch %d: in the table that its row chose, or without a row", newest.Batch)
+	if sp == nil || !sp.Active || sp.Route == nil {
+		return w, nil
+	}
+	for _, r := range newest.Ranges {
+		if to, ok := until[r.TopicPartition]; ok && to > r.Start && to <= r.End {
+			w.Batch = &newest.Batch
+			w.State = fmt.Sprintf("committed with batch %d to the table that its row chose, or without a row; that batch went to %s", newest.Batch, cmp.Or(strings.Join(sp.Route.Names(), ", "), "no table"))
+		}
+	}
+	return w, nil
+}
+
+// everywhere says whether all tables that take part in a plan have its batch.
+func (p *Pipeline) everywhere(ctx context.Context, inc batch.Incarnation, plan *batch.Plan, sp *batch.SinkPlan) (bool, error) {
+	catalog, tag := p.spec.Sinks.By[sp.Name].Iceberg.Catalog, batch.Tag(p.spec.Name, batch.StreamMain)
+	for _, part := range p.partsOf(sp) {
+		_, table := batch.SplitRoute(part)
+		t, err := p.loadNamed(ctx, catalog, table)
+		if err != nil || t == nil {
+			return false, err
+		}
+		tagged := t.Metadata().SnapshotByName(tag)
+		if tagged == nil || tagged.Summary == nil {
+			return false, nil
+		}
+		st, err := batch.ParseStamp(tagged.Summary.Properties)
+		if err != nil || st == nil || !st.Of(inc, batch.StreamMain) || st.Last < plan.Batch {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // routes are the tables of a sink whose rows choose theirs, as the driver sees

@@ -446,3 +446,55 @@ func TestRoutesReplay(t *testing.T) {
 		t.Errorf("branches %v", again.Branches)
 	}
 }
+
+// TestRoutesWait: a record is there when its batch is in all of its tables, and the
+// tables say so where the batch has no record.
+func TestRoutesWait(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev1", "ev2")
+	r.produce("ev1", "raw.ev1", 2)
+	r.produce("ev2", "raw.ev2", 2)
+	spec := r.spec(100, "")
+	p, err := New(t.Context(), spec, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	until, err := p.UntilOffset(t.Context(), "ev1", 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() Waited {
+		t.Helper()
+		all, err := p.waited(t.Context(), until)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0]
+	}
+	if w := look(); w.Done {
+		t.Fatalf("before it runs: %+v", w)
+	}
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.produce("ev1", "raw.ev1", 2)
+	r.produce("ev2", "raw.ev2", 2)
+	if err := r.run(spec, "commit applied", 1); err == nil {
+		t.Fatal("it was not killed")
+	}
+	if w := look(); w.Done || !strings.Contains(w.State, "stands at offset 1 of") {
+		t.Fatalf("with one table of two: %+v", w)
+	}
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if w := look(); !w.Done || w.Batch == nil || *w.Batch != 1 || !strings.Contains(w.State, "raw.ev1, raw.ev2") {
+			t.Fatalf("at the end: %+v", w)
+		}
+		if err := os.RemoveAll(filepath.Join(r.dir, "checkpoint", "routes", "commits")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -111,6 +111,9 @@ func everyDone(all []Waited) bool {
 func (p *Pipeline) waited(ctx context.Context, until Until) ([]Waited, error) {
 	stamps := map[string][]batch.Stamped{}
 	for _, name := range p.spec.Sinks.Names {
+		if p.Routes(name) {
+			continue // which tables count the plan says
+		}
 		var err error
 		if stamps[name], err = p.stamped(ctx, name); err != nil {
 			return nil, fmt.Errorf("sink %s: %w", name, err)
@@ -138,7 +141,14 @@ func (p *Pipeline) waited(ctx context.Context, until Until) ([]Waited, error) {
 	}
 	var waits []Waited
 	for _, name := range p.spec.Sinks.Names {
-		w := stands(name, inc, newest, commits, stamps[name], until)
+		var w Waited
+		if p.Routes(name) {
+			if w, err = p.standsRouted(ctx, name, inc, newest, commits, until); err != nil {
+				return nil, err
+			}
+		} else {
+			w = stands(name, inc, newest, commits, stamps[name], until)
+		}
 		w.Table = p.spec.Sinks.By[name].Iceberg.Table
 		waits = append(waits, w)
 	}
@@ -170,9 +180,6 @@ func (p *Pipeline) loadNamed(ctx context.Context, catalog, name string) (*table.
 // stamped are the live stamps of the pipeline in a sink's table, that of its tag
 // first, then the others from new to old.
 func (p *Pipeline) stamped(ctx context.Context, name string) ([]batch.Stamped, error) {
-	if p.Routes(name) {
-		return nil, fmt.Errorf("%w: rows of sink %s choose their table, and a table that they do not choose says nothing of a record: ask for records of this sink in its tables", batch.ErrInvalid, name)
-	}
 	t, err := p.loadTable(ctx, name)
 	if err != nil || t == nil {
 		return nil, err
@@ -206,6 +213,14 @@ func (p *Pipeline) stamped(ctx context.Context, name string) ([]batch.Stamped, e
 func stands(sink string, inc *batch.Incarnation, newest *batch.Plan, commits []batch.Commit, stamps []batch.Stamped, until Until) Waited {
 	w := Waited{Sink: sink}
 	at, closed := reached(sink, inc, newest, commits, stamps)
+	if w.done(at, closed, until) && len(until) > 0 {
+		w.found(stamps, newest, until, closed)
+	}
+	return w
+}
+
+// done says whether a sink that stands there has everything before some offsets.
+func (w *Waited) done(at batch.Offsets, closed map[batch.TopicPartition]bool, until Until) bool {
 	var missing []string
 	for _, tp := range batch.Offsets(until).Partitions() {
 		if at[tp] < until[tp] && !closed[tp] {
@@ -214,13 +229,10 @@ func stands(sink string, inc *batch.Incarnation, newest *batch.Plan, commits []b
 	}
 	if len(missing) > 0 {
 		w.State = "stands at " + strings.Join(missing, ", ")
-		return w
+		return false
 	}
 	w.Done, w.State = true, "nothing to wait for"
-	if len(until) > 0 {
-		w.found(stamps, newest, until, closed)
-	}
-	return w
+	return true
 }
 
 // reached is up to where everything is accounted for in a sink's table, by its
