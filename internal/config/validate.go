@@ -90,10 +90,23 @@ func (p *parse) catalogs(s *Spec) {
 		if c.URI == "" {
 			p.fail(path, "uri is missing; write the server's address, or a file for an embedded SQLite catalog")
 		}
+		if scheme, rest, ok := strings.Cut(c.URI, ":"); c.Type == "sql" && ok && !sqlURI(scheme, rest) {
+			p.fail(path+".uri", "what begins with %q is neither postgres://user@host/database nor the path of a file for an embedded SQLite catalog", scheme+":")
+		}
 		if c.Type == "sql" && c.Warehouse == "" {
 			p.fail(path, "warehouse is missing; write a directory or s3://bucket/prefix")
 		}
 	}
+}
+
+// sqlURI says whether what stands before and behind the colon of a sql catalog's
+// uri is a server's address, or a file's path.
+func sqlURI(scheme, rest string) bool {
+	switch scheme {
+	case "postgres", "postgresql", "sqlite":
+		return strings.HasPrefix(rest, "//")
+	}
+	return scheme == "file" || strings.ContainsAny(scheme, `/.`) // a path may have a colon
 }
 
 // relations checks the names that SQL uses.
