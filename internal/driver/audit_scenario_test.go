@@ -3,6 +3,8 @@ package driver_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/frazil-io/frazil/internal/batch"
 )
 
 // audited begins a scenario in which sink 1's batches are audited, and the first
@@ -218,4 +220,27 @@ func TestVerdictOfAnotherSpec(t *testing.T) {
 		s.die("it was not audited again")
 	}
 	s.withheld(0)
+}
+// TestPublishedByHand: somebody moves the branch to a batch that its audit held
+// back. Its rows would go in twice; so the driver stops, before anything is
+// committed, until the tag is there, too, or the branch where it was.
+func TestPublishedByHand(t *testing.T) {
+	for name, forward := range map[string]bool{"the rows stay": true, "the branch goes back": false} {
+		t.Run(name, func(t *testing.T) {
+			s := audited(t)
+			s.until(0, "audit t1")
+			s.procs[0].kill()
+			before, staged := s.tables[1].head, s.tables[1].staged[0]
+			s.tables[1].head, s.byHand = staged, true
+			s.procs[0].start()
+			s.stops(0, batch.ErrDataLost, "put the tag on snapshot")
+			if forward {
+				s.tables[1].snaps[staged].prev = s.tables[1].newest(0)
+				s.tables[1].tags[0], s.tables[1].staged[0] = staged, 0
+			} else {
+				s.tables[1].head = before
+			}
+			s.settles()
+		})
+	}
 }

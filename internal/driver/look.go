@@ -127,5 +127,27 @@ func (d *Driver) checkAncestry(s *sink, view View) error {
 		}
 	case batch.IsAncestor:
 	}
+	return d.checkClaimed(s, view)
+}
+
+// checkClaimed stops where the branch has snapshots with our stamps behind the
+// tag. A commit moves both, so somebody else put them there, as one does who
+// publishes a batch that an audit held back by moving the branch: the pipeline
+// would commit its rows once more.
+func (d *Driver) checkClaimed(s *sink, view View) error {
+	if view.Stamp() == nil || view.Head() == view.Tagged() {
+		return nil
+	}
+	tag := batch.Tag(d.opts.Name, d.opts.Stream)
+	for _, h := range view.History() {
+		if h.Snapshot == view.Tagged() {
+			return nil
+		}
+		if h.Stamp != nil && h.Stamp.Name == d.opts.Name && h.Stamp.Stream == d.opts.Stream {
+			return fmt.Errorf("%w: the branch of the table of sink %s has snapshot %d with %s, but tag %s is still on snapshot %d: another engine moved the branch, or the tag. "+
+				"If these rows shall stay, put the tag on snapshot %d; else roll the branch back to snapshot %d. Then start again",
+				batch.ErrDataLost, s.Name, h.Snapshot, h.Stamp, tag, view.Tagged(), h.Snapshot, view.Tagged())
+		}
+	}
 	return nil
 }

@@ -310,6 +310,7 @@ type world struct {
 	losses   int
 	drops    int
 	untagged int
+	byHand   bool           // somebody published what is staged
 	out      [simSinks]bool // sinks that are not in the spec now
 	lineage  []string       // incarnations, in the order in which they logged
 	fickle   int            // in a scenario: by how many tables rows miss theirs

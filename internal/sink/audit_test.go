@@ -131,3 +131,27 @@ func TestStageReplaces(t *testing.T) {
 		}
 	})
 }
+
+// TestStagedOnTheBranch: where another engine moved branch and tag to the staged
+// snapshot, it is one of the table's from then on, and does not end with the
+// staging.
+func TestStagedOnTheBranch(t *testing.T) {
+	staging(t, func(f *fixture, tbl *Table) {
+		f.commit(tbl, "one", makeRows(0, 10))
+		_, staged := f.stage(tbl, "two", 10, 15)
+		v := f.load(tbl)
+		_, err := f.catalog.Commit(context.Background(), tbl.ident, nil, []table.Update{
+			table.NewSetSnapshotRefUpdate(table.MainBranch, staged, table.BranchRef, 0, 0, 0),
+			table.NewSetSnapshotRefUpdate(tbl.tag, staged, table.TagRef, 0, 0, 0),
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.last = v.stagedStamp()
+		f.commit(tbl, "three", makeRows(15, 20))
+		v = f.load(tbl)
+		if v.meta.SnapshotByID(staged) == nil || v.staged != nil || !slices.Equal(f.ids(nil), count(20)) {
+			f.Fatalf("snapshot %d is gone, or %v is still staged; rows %v", staged, v.staged, f.ids(nil))
+		}
+	})
+}

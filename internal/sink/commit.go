@@ -160,7 +160,7 @@ func (v *View) moves(c *change) (updates []table.Update, expired []int64) {
 			expired = v.expired()
 		}
 	}
-	if v.staged != nil && v.staged.SnapshotID != c.id {
+	if v.staged != nil && v.staged.SnapshotID != c.id && !v.onBranch(v.staged) {
 		expired = append(expired, v.staged.SnapshotID)
 	}
 	if len(expired) > 0 {

@@ -118,6 +118,15 @@ func (v *View) walk(f func(*table.Snapshot) bool) {
 	}
 }
 
+// onBranch says whether a snapshot is the head, or an ancestor of it.
+func (v *View) onBranch(of *table.Snapshot) (found bool) {
+	v.walk(func(s *table.Snapshot) bool {
+		found = s.SnapshotID == of.SnapshotID
+		return !found
+	})
+	return found
+}
+
 // History returns the live snapshots from the head back.
 func (v *View) History() []batch.Stamped {
 	var all []batch.Stamped
