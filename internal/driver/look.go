@@ -144,9 +144,9 @@ func (d *Driver) checkClaimed(s *sink, view View) error {
 			return nil
 		}
 		if h.Stamp != nil && h.Stamp.Name == d.opts.Name && h.Stamp.Stream == d.opts.Stream {
-			return fmt.Errorf("%w: the branch of the table of sink %s has snapshot %d with %s, but tag %s is still on snapshot %d: another engine moved the branch, or the tag. "+
+			return fmt.Errorf("%w: the branch of the table of sink %s has snapshot %d with batches %d..%d of this pipeline, but tag %s is still on snapshot %d: another engine moved the branch, or the tag. "+
 				"If these rows shall stay, put the tag on snapshot %d; else roll the branch back to snapshot %d. Then start again",
-				batch.ErrDataLost, s.Name, h.Snapshot, h.Stamp, tag, view.Tagged(), h.Snapshot, view.Tagged())
+				batch.ErrDataLost, s.Name, h.Snapshot, h.Stamp.First, h.Stamp.Last, tag, view.Tagged(), h.Snapshot, view.Tagged())
 		}
 	}
 	return nil

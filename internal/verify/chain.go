@@ -108,9 +108,13 @@ func (c *chain) stranger(i int, last *snapshot) bool {
 		case s.hash:
 			return false
 		case last.hash:
-			if later.stamp.Kind != "" {
+			switch {
+			case later.stamp.Kind != "":
 				c.note("batches %d..%d of %s were left behind when incarnation %d began", s.stamp.First, s.stamp.Last, s.where(), later.stamp.Incarnation)
-			} else {
+			case c.beside(s):
+				c.note("%s has batches %d..%d and is on no branch: it was staged for an audit, and the branch was dropped; its rows are not in the table",
+					s.where(), s.stamp.First, s.stamp.Last)
+			default:
 				c.find(ForeignClaim, s.where(), fmt.Sprintf("claims batches %d..%d of this pipeline, but the next stamp (%s) follows %s and does not know it: its rows are in the table besides those of the pipeline",
 					s.stamp.First, s.stamp.Last, later.where(), last.where()), todoHistory)
 			}
@@ -118,6 +122,12 @@ func (c *chain) stranger(i int, last *snapshot) bool {
 		}
 	}
 	return false
+}
+
+// beside says whether a snapshot is surely no part of the branch: the walk from
+// the head has come by the time at which it was made, and did not meet it.
+func (c *chain) beside(s *snapshot) bool {
+	return !c.onBranch[s.SnapshotID] && c.end != nil && c.end.SequenceNumber < s.SequenceNumber
 }
 
 // alone audits what one stamp says of itself.

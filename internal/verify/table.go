@@ -70,7 +70,14 @@ type history struct {
 func newHistory(t Table, tag string) *history {
 	h := &history{byID: map[int64]*snapshot{}, onBranch: map[int64]bool{}, named: map[int64]bool{}}
 	snapshots := t.Metadata.Snapshots()
+	branch := t.Branch
+	if branch == "" {
+		branch = table.MainBranch
+	}
 	staged := t.Metadata.SnapshotByName(batch.AuditBranch(tag))
+	if staged != nil && ancestor(t.Metadata, staged, branch) {
+		staged = nil // somebody published it
+	}
 	for i := range snapshots {
 		if staged != nil && snapshots[i].SnapshotID == staged.SnapshotID {
 			continue // it waits for its audit, and is no part of the table
@@ -84,10 +91,6 @@ func newHistory(t Table, tag string) *history {
 		h.byID[s.SnapshotID] = s
 	}
 	slices.SortStableFunc(h.all, func(a, b *snapshot) int { return int(a.SequenceNumber - b.SequenceNumber) })
-	branch := t.Branch
-	if branch == "" {
-		branch = table.MainBranch
-	}
 	if s := t.Metadata.SnapshotByName(branch); s != nil {
 		h.head = h.byID[s.SnapshotID]
 	} else if s := t.Metadata.CurrentSnapshot(); s != nil && branch == table.MainBranch {
@@ -106,6 +109,20 @@ func newHistory(t Table, tag string) *history {
 		h.end = s
 	}
 	return h
+}
+
+// ancestor says whether the live parents of a branch's head lead to a snapshot,
+// or whether it is the head.
+func ancestor(meta table.Metadata, of *table.Snapshot, branch string) bool {
+	for s := meta.SnapshotByName(branch); s != nil; s = meta.SnapshotByID(*s.ParentSnapshotID) {
+		if s.SnapshotID == of.SnapshotID {
+			return true
+		}
+		if s.ParentSnapshotID == nil {
+			return false
+		}
+	}
+	return false
 }
 
 // before is a snapshot's parent, nil if it has none or it is not live any more.
