@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,7 +56,7 @@ record), 3 records lost or histories disagree, 4 another driver took over.`,
 	cmd.Flags().BoolVar(&f.availableNow, "available-now", false, "end when everything is committed that is available now")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "do not wait for another driver that seems to own the pipeline; it is fenced")
 	cmd.Flags().StringSliceVar(&f.adopt, "adopt", nil, "sink@snapshot: the head of a table that is taken as it is, though expired snapshots hide whether it was rolled back")
-	cmd.Flags().StringSliceVar(&f.accept, "accept", nil, "sink/NAME or source/NAME: a change of the spec that `frazil plan` says needs a decision")
+	cmd.Flags().StringSliceVar(&f.accept, "accept", nil, "sink/NAME or source/NAME: a change of the spec that needs a decision, as frazil plan says")
 	cmd.Flags().DurationVar(&f.grace, "grace", 20*time.Second, "how long a batch may go on after SIGTERM")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "address for /metrics, /livez and /readyz, such as :8080")
 	cmd.Flags().BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on --listen, too")
@@ -68,7 +71,30 @@ func (a *app) run(stop context.Context, path string, f runFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := f.fit(spec); err != nil {
+		return err
+	}
 	return a.runSpec(stop, path, spec, f)
+}
+
+// fit makes sure that what the operator vouches for has the form in which it is
+// compared: a slip would be no word at all.
+func (f *runFlags) fit(spec *config.Spec) error {
+	for _, x := range f.accept {
+		if kind, name, _ := strings.Cut(x, "/"); kind != "sink" && kind != "source" || name == "" {
+			return fmt.Errorf("%w: --accept %q is not sink/NAME or source/NAME; frazil plan says which", errUsage, x)
+		}
+	}
+	for _, x := range f.adopt {
+		sink, head, _ := strings.Cut(x, "@")
+		if _, err := strconv.ParseInt(head, 10, 64); err != nil {
+			return fmt.Errorf("%w: --adopt %q is not SINK@SNAPSHOT, as the error says that asks for it", errUsage, x)
+		}
+		if sink, _, _ = strings.Cut(sink, "/"); !slices.Contains(spec.Sinks.Names, sink) { // or one of its tables
+			return fmt.Errorf("%w: --adopt %q: the spec has no sink %q, but %s", errUsage, x, sink, strings.Join(spec.Sinks.Names, ", "))
+		}
+	}
+	return nil
 }
 
 // shareOfGo is the part of `memory` that Go's heap may take before the garbage

@@ -15,7 +15,8 @@ import (
 // dies, the next driver completes what is missing.
 //
 // A table whose newest snapshot within to is older than the others' goes back
-// further and catches up. batch.ErrInvalid: a table keeps no snapshot that old.
+// further and catches up. batch.ErrInvalid: there is no such batch, or a table
+// keeps no snapshot that old.
 // batch.ErrDataLost: other writers have committed since, and dropForeign is
 // false. Dead letters that were run again are such commits: they go from all tables
 // or from none.
@@ -25,6 +26,9 @@ func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) erro
 			"Roll single tables back with another engine while no pipeline writes them, or begin again under another name", batch.ErrInvalid)
 	}
 	if err := d.identify(ctx); err != nil {
+		return err
+	}
+	if err := d.knows(ctx, to); err != nil {
 		return err
 	}
 	next := batch.Incarnation{
@@ -145,6 +149,34 @@ func (o *dropped) note(st *batch.Stamp, uuid string) {
 	if st != nil && st.UUID == uuid && st.Stream != batch.StreamMain && st.Kind == "" {
 		o.batches[fmt.Sprintf("%s/%s/%d", st.Stream, st.IncarnationID, st.Last)] = true
 	}
+}
+
+// knows says whether there is a batch to go back to: in the log, or in a table.
+func (d *Driver) knows(ctx context.Context, to batch.ID) error {
+	last := batch.None
+	p, err := d.newest(ctx)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		last = p.Batch
+	}
+	for _, s := range d.sinks {
+		view, err := d.load(ctx, s)
+		if err != nil {
+			return err
+		}
+		if st := view.Stamp(); st != nil {
+			last = max(last, st.Last)
+		}
+	}
+	switch {
+	case last == batch.None:
+		return fmt.Errorf("%w: there is no batch to go back to: the pipeline has not run", batch.ErrInvalid)
+	case to > last:
+		return fmt.Errorf("%w: there is no batch %d to go back to: the newest one is %d", batch.ErrInvalid, to, last)
+	}
+	return nil
 }
 
 // target finds the newest snapshot of a table that holds nothing behind a batch,
