@@ -202,3 +202,28 @@ func TestExpectRefusals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExpectGuards: a rule does not fail with an error on what one before it has
+// refused, and one that does refuses that row alone.
+func TestExpectGuards(t *testing.T) {
+	rules := []Rule{{"not_five", "id <> 5", FailLetter}, {"safe", "CASE WHEN id IN (5, 6) THEN error('bad ' || id) ELSE 'x' END = 'x'", FailLetter}, {"not_seven", "id <> 7", FailDrop}}
+	for name, change := range map[string]func(*Options){"source": expecting(rules), "sink": expecting(nil, rules...)} {
+		for _, sql := range []string{"SELECT id FROM clicks", "SELECT id, unnest([1]) AS n FROM clicks"} {
+			e, err := open(t, change, sql)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, letters, results, err := expected(t, e, 10, "s0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			of := map[string]string{"source": "<nil>", "sink": "s0"}[name]
+			if len(out["s0"]) != 7 || len(letters) != 2 || letters[0] != "5 "+of+" constraint rule not_five failed: id <> 5" || !strings.HasPrefix(letters[1], "6 "+of+" cast ") || !strings.Contains(letters[1], "bad 6") {
+				t.Errorf("%s: %s: %v, letters %q", name, sql, out, letters)
+			}
+			if r := results["s0"]; !r.Balanced() || r.Dropped != 1 || r.Rejected != 2 {
+				t.Errorf("%s: %s: %+v", name, sql, r.Inputs)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package spectest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -90,7 +91,7 @@ func encode(b []byte, rows arrow.RecordBatch, row int) []byte {
 	if err := array.RecordToJSON(r, &out); err != nil {
 		panic(err)
 	}
-	return append(b, strings.ReplaceAll(strings.TrimSpace(out.String()), "2026-02-03 04:05:06Z", "2026-02-03T04:05:06Z")...)
+	return append(b, strings.ReplaceAll(strings.ReplaceAll(strings.TrimSpace(out.String()), "2026-02-03 04:05:06Z", "2026-02-03T04:05:06Z"), "2026-01-01 00:00:00Z", "2026-01-01T00:00:00Z")...)
 }
 
 func TestCase(t *testing.T) {
@@ -217,5 +218,51 @@ func TestCanonical(t *testing.T) {
 	}
 	if one, err := canonical(`{"a":1e999999999}`); err != nil || one != `{"a":1e999999999}` {
 		t.Error(one, err)
+	}
+}
+
+// TestLetters: a case may say which dead letters it expects, with their reasons or
+// without, also where they go to a topic.
+func TestLetters(t *testing.T) {
+	const table, topic = "dead_letter: {iceberg: {catalog: lake, table: raw.bad}, max_fraction: 1}\n", "dead_letter: {kafka: {brokers: ['nobody.invalid:9092'], topic: bad}, max_fraction: 1}\n"
+	var input strings.Builder
+	for i := range 30 {
+		input.WriteString([]string{`{"id": 1, "name": "a"}`, `no json`, `{"id": -1, "name": "b"}`}[i%3] + "\n")
+	}
+	letters := func(decode, reason string) string {
+		var all strings.Builder
+		for i := range 30 {
+			at := `{"topic":"numbers","partition":0,"source":"numbers","offset":` + fmt.Sprint(i)
+			switch i % 3 {
+			case 1:
+				all.WriteString(at + `,"code":"` + decode + `"` + strings.ReplaceAll(reason, "?", "expected an object, found 'n', at byte 0 of the value") + "}\n")
+			case 2:
+				all.WriteString(at + `,"sink":"named","code":"constraint"` + strings.ReplaceAll(reason, "?", "rule positive failed: id > 0") + "}\n")
+			}
+		}
+		return all.String()
+	}
+	for _, c := range []struct{ name, to, letters, want string }{
+		{"a table", table, letters("decode", ""), ""},
+		{"a topic", topic, letters("decode", ""), ""},
+		{"another code", table, letters("schema", ""), `- {"code":"schema","offset":1,`},
+		{"one is missing", table, letters("decode", "")[strings.Index(letters("decode", ""), "\n")+1:], `+ {"code":"decode","offset":1,`},
+		{"their reasons", table, letters("decode", `,"reason":"?"`), ""},
+		{"other reasons", table, letters("decode", `,"reason":"? "`), `- {"code":"constraint","offset":11,"partition":0,"reason":"rule positive failed: id > 0 "`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := folder(t, map[string]string{
+				"case.yaml": "env: {TOKEN: x}\n", "input/numbers.jsonl": input.String(), "tables/names.csv": "name,long\na,Anna\nb,Berta\n",
+				"expect/dead_letters.jsonl": c.letters, "expect/named.jsonl": strings.Repeat(`{"id":1,"name":"a","long":"Anna","seen":"2026-01-01T00:00:00Z"}`+"\n", 10),
+			})
+			ruled := strings.Replace(spec, "    iceberg: {catalog: lake, table: raw.named}\n", "    expect: {positive: {sql: id > 0}}\n    iceberg: {catalog: lake, table: raw.named}\n", 1) + c.to
+			if err := os.WriteFile(filepath.Join(dir, "pipeline.yaml"), []byte(ruled), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got := runCase(t, dir, nil).Failure
+			if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+				t.Fatalf("want %q, got:\n%s", c.want, got)
+			}
+		})
 	}
 }

@@ -159,7 +159,22 @@ func (w *world) load() (*config.Spec, error) {
 		s.Kafka = &k
 		spec.Sources.By[name] = s
 	}
+	w.letters(spec)
 	return spec, w.dimensions(spec)
+}
+
+// letters puts a table in the place of a topic for dead letters, which would have some
+// of them twice after a crash.
+func (w *world) letters(spec *config.Spec) {
+	if spec.DeadLetter == nil || spec.DeadLetter.Kafka == nil {
+		return
+	}
+	beside := spec.Sinks.By[spec.Sinks.Names[0]].Iceberg
+	letter, create := *spec.DeadLetter, true
+	letter.Kafka, letter.Iceberg = nil, &config.Iceberg{Catalog: beside.Catalog, Table: "frazil_test." + config.DeadLetters, Branch: "main", Create: &create, Evolve: beside.Evolve}
+	spec.DeadLetter = &letter
+	spec.Sinks.Names = append(slices.Clone(spec.Sinks.Names), config.DeadLetters)
+	spec.Sinks.By[config.DeadLetters] = config.Sink{Mode: "append", Iceberg: letter.Iceberg}
 }
 
 // dimensions puts the case's fixtures in the place of dimension tables, and finds
@@ -242,6 +257,9 @@ type fixedClock struct {
 // Now implements driver.Clock.
 func (c fixedClock) Now() time.Time { return c.now }
 
+// lettersSQL is what is told of dead letters: their batch is another one in each trial.
+const lettersSQL = `SELECT topic, partition, "offset", source, sink, code, reason FROM "` + config.DeadLetters + `"`
+
 // tables reads what the run has written.
 func (w *world) tables(ctx context.Context) (tables, error) {
 	p, err := pipeline.New(ctx, w.spec, pipeline.Options{ReadOnly: true, Log: w.log()})
@@ -251,7 +269,7 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 	defer p.Close()
 	var all tables
 	var open []query.Table
-	for _, name := range w.spec.Queries() { // dead letters name their batch, which is another one in each trial
+	for _, name := range w.spec.Sinks.Names {
 		i := w.spec.Sinks.By[name].Iceberg
 		c, err := p.Catalog(ctx, i.Catalog)
 		if err != nil {
@@ -266,7 +284,11 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 	}
 	defer e.Close()
 	for i := range all {
-		err := e.Query(ctx, `FROM "`+all[i].name+`"`, func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
+		sql := `FROM "` + all[i].name + `"`
+		if all[i].name == config.DeadLetters {
+			sql = lettersSQL
+		}
+		err := e.Query(ctx, sql, func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
 			for k := range int(rows.NumRows()) {
 				all[i].rows = append(all[i].rows, string(w.o.Encode(nil, rows, k)))
 			}
