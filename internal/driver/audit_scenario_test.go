@@ -221,6 +221,7 @@ func TestVerdictOfAnotherSpec(t *testing.T) {
 	}
 	s.withheld(0)
 }
+
 // TestPublishedByHand: somebody moves the branch to a batch that its audit held
 // back. Its rows would go in twice; so the driver stops, before anything is
 // committed, until the tag is there, too, or the branch where it was.
