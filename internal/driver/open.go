@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -119,11 +120,12 @@ func (d *Driver) newestStamp(ctx context.Context, search bool) (*batch.Stamp, er
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range tables {
-		view, err := d.load(ctx, s)
-		if err != nil {
-			return nil, err
-		}
+	views, err := d.views(ctx, tables)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range tables {
+		view := views[i]
 		if err := d.checkUntagged(s, view); err != nil {
 			return nil, err
 		}
@@ -149,11 +151,54 @@ func (d *Driver) load(ctx context.Context, s *sink) (view View, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the table of sink %s: %w", s.Name, err)
 	}
+	s.see(view)
+	return view, nil
+}
+
+// see notes what this process saw first in a table.
+func (s *sink) see(view View) {
 	if s.found == nil {
 		found := view.Stamp().Hash()
 		s.found = &found
 	}
-	return view, nil
+}
+
+// loadsAtOnce is how many tables are loaded at once where a sink feeds many.
+const loadsAtOnce = 16
+
+// views loads tables. Where a sink feeds many, several are loaded beside each other;
+// what comes to nothing there is tried again in turn, with patience.
+func (d *Driver) views(ctx context.Context, tables []*sink) ([]View, error) {
+	views := make([]View, len(tables))
+	if d.routes() && len(tables) > 1 {
+		var next atomic.Int64
+		var waits []func()
+		for range min(loadsAtOnce, len(tables)) {
+			waits = append(waits, d.rooms.Tasks.Go(func() {
+				for n := next.Add(1) - 1; n < int64(len(tables)); n = next.Add(1) - 1 {
+					view, err := tables[n].Table.Load(ctx)
+					if err != nil {
+						return
+					}
+					views[n] = view
+				}
+			}))
+		}
+		for _, wait := range waits {
+			wait()
+		}
+	}
+	for i, s := range tables {
+		if views[i] != nil {
+			s.see(views[i])
+			continue
+		}
+		var err error
+		if views[i], err = d.load(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return views, nil
 }
 
 func (d *Driver) incarnations(ctx context.Context) (all []batch.Incarnation, err error) {
@@ -243,12 +288,13 @@ func (d *Driver) reached(ctx context.Context, newest *batch.Plan) (batch.Offsets
 	if err != nil {
 		return nil, err
 	}
+	views, err := d.views(ctx, tables)
+	if err != nil {
+		return nil, err
+	}
 	stamps := map[*sink][]*batch.Stamp{}
-	for _, s := range tables {
-		view, err := d.load(ctx, s)
-		if err != nil {
-			return nil, err
-		}
+	for i, s := range tables {
+		view := views[i]
 		if err := d.checkUntagged(s, view); err != nil {
 			return nil, err
 		}

@@ -184,6 +184,7 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 	}
 	clear(s.route.stamps)
 	var stamps []*batch.Stamp
+	var rest []*sink
 	for _, part := range parts {
 		if err := d.note(ctx, s, []string{part.table}); err != nil {
 			return err
@@ -194,7 +195,14 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 				continue
 			}
 		}
-		st, err := d.taken(ctx, part)
+		rest = append(rest, part)
+	}
+	views, err := d.views(ctx, rest)
+	if err != nil {
+		return err
+	}
+	for i, part := range rest {
+		st, err := d.taken(ctx, part, views[i])
 		if err != nil {
 			return err
 		}
@@ -216,11 +224,7 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 
 // taken is the stamp of a table which nobody commits to while this driver opens
 // the pipeline.
-func (d *Driver) taken(ctx context.Context, s *sink) (*batch.Stamp, error) {
-	view, err := d.load(ctx, s)
-	if err != nil {
-		return nil, err
-	}
+func (d *Driver) taken(ctx context.Context, s *sink, view View) (*batch.Stamp, error) {
 	if err := d.checkAncestry(s, view); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
 	"github.com/apache/iceberg-go/table"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/lake"
@@ -39,7 +40,10 @@ type Routed struct {
 
 	mu     sync.Mutex
 	tables map[string]*Table
-	rows   *arrow.Schema
+	// opening are held by whoever opens the table of that name: it takes a few calls
+	// to the catalog, and others do not wait for them.
+	opening map[string]*sync.Mutex
+	rows    *arrow.Schema
 	// columns are those that choose. They change while no writer is open only.
 	columns []int
 }
@@ -52,7 +56,7 @@ func NewRouted(ctx context.Context, c *lake.Catalog, o RouteOptions, rows *arrow
 		return nil, err
 	}
 	memory := o.withDefaults().MemoryBytes
-	r := &Routed{opts: o, catalog: c, rows: rows, columns: columns, tables: map[string]*Table{}}
+	r := &Routed{opts: o, catalog: c, rows: rows, columns: columns, tables: map[string]*Table{}, opening: map[string]*sync.Mutex{}}
 	r.open = func(t Options, rows *arrow.Schema) (*Table, error) {
 		t.MemoryBytes = memory / 2 / int64(writersOf(memory))
 		return Open(ctx, c, t, rows, now, log)
@@ -192,9 +196,13 @@ func (r *Routed) table(ctx context.Context, name string, create bool) (*Table, e
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t := r.tables[name]; t != nil {
+	t, rows, one := r.opened(name)
+	if t != nil {
+		return t, nil
+	}
+	one.Lock()
+	defer one.Unlock()
+	if t, rows, _ = r.opened(name); t != nil {
 		return t, nil
 	}
 	o := r.opts.Options
@@ -204,15 +212,30 @@ func (r *Routed) table(ctx context.Context, name string, create bool) (*Table, e
 		o.Properties = map[string]string{}
 	}
 	o.Properties[r.claimKey()] = r.opts.Sink
-	t, err := r.open(o, r.rows)
+	t, err := r.open(o, rows)
 	if !create {
 		err = gone(name, r.opts.Sink, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", r.opts.Sink, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.tables[name] = t
 	return t, nil
+}
+
+// opened returns a table if it is open, the rows to open it for, and what whoever
+// opens it holds.
+func (r *Routed) opened(name string) (*Table, *arrow.Schema, *sync.Mutex) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one := r.opening[name]
+	if one == nil {
+		one = &sync.Mutex{}
+		r.opening[name] = one
+	}
+	return r.tables[name], r.rows, one
 }
 
 // gone says of a table that is not there any more what that means.
@@ -251,7 +274,7 @@ func (r *Routed) claim(ctx context.Context, name string) (*Table, error) {
 // Find returns the tables of the namespace that are the sink's: by the stamp on
 // the pipeline's tag, or by their claim.
 func (r *Routed) Find(ctx context.Context) (found []string, err error) {
-	tag := batch.Tag(r.opts.Pipeline, r.opts.withDefaults().Stream)
+	var all []table.Identifier
 	for ident, err := range r.catalog.ListTables(ctx, r.opts.Namespace) {
 		if errors.Is(err, catalog.ErrNoSuchNamespace) {
 			return nil, nil
@@ -259,24 +282,38 @@ func (r *Routed) Find(ctx context.Context) (found []string, err error) {
 		if err != nil {
 			return nil, lake.Classify("list the tables of "+strings.Join(r.opts.Namespace, "."), err)
 		}
-		tbl, err := r.catalog.Load(ctx, ident)
-		if errors.Is(err, catalog.ErrNoSuchTable) {
-			continue // dropped meanwhile, or no Iceberg table
-		}
-		if err != nil {
-			return nil, err
-		}
-		ours, err := r.ours(tbl, tag)
-		if err != nil {
-			return nil, err
-		}
-		if ours {
+		all = append(all, ident)
+	}
+	tag := batch.Tag(r.opts.Pipeline, r.opts.withDefaults().Stream)
+	ours := make([]bool, len(all))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(findsAtOnce)
+	for i, ident := range all {
+		group.Go(func() error {
+			tbl, err := r.catalog.Load(ctx, ident)
+			if errors.Is(err, catalog.ErrNoSuchTable) {
+				return nil // dropped meanwhile, or no Iceberg table
+			}
+			if err == nil {
+				ours[i], err = r.ours(tbl, tag)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for i, ident := range all {
+		if ours[i] {
 			found = append(found, strings.Join(ident, "."))
 		}
 	}
 	slices.Sort(found)
 	return found, nil
 }
+
+// findsAtOnce is how many tables of a namespace are loaded at once.
+const findsAtOnce = 16
 
 func (r *Routed) ours(tbl *table.Table, tag string) (bool, error) {
 	if tagged := tbl.Metadata().SnapshotByName(tag); tagged != nil {

@@ -217,3 +217,37 @@ func TestRouteNames(t *testing.T) {
 		}
 	}
 }
+
+// TestTablesAtOnce: a table that is slow to open holds up nobody but those who need
+// it, and is opened once.
+func TestTablesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.routed(nil)
+	slow, opened := make(chan struct{}), make(chan string, 8)
+	open := r.open
+	r.open = func(o Options, rows *arrow.Schema) (*Table, error) {
+		opened <- o.Table
+		if o.Table == "ns.of_slow" {
+			<-slow
+		}
+		return open(o, rows)
+	}
+	var group errgroup.Group
+	for range 2 {
+		group.Go(func() error { _, err := r.claim(t.Context(), "ns.of_slow"); return err })
+	}
+	if first := <-opened; first != "ns.of_slow" {
+		t.Fatal(first)
+	}
+	if _, err := r.claim(t.Context(), "ns.of_a"); err != nil { // it would wait forever
+		t.Fatal(err)
+	}
+	close(slow)
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(opened); n != 1 {
+		t.Errorf("%d tables were opened besides", n)
+	}
+}
