@@ -380,7 +380,7 @@ func (d *Driver) sendAnchor(ctx context.Context, s *sink, view View, known batch
 	}
 	if target, back := d.inc.Targets[s.Name]; back {
 		if d.replayedSince(s, view) {
-			return false, fmt.Errorf("%w: dead letters were run again in the table of sink %s while the pipeline goes back to batch %d, committed by another writer's stream. Let that end, and go back again with `frazil checkpoint rewind`",
+			return false, fmt.Errorf("%w: dead letters were run again in the table of sink %s while the pipeline goes back to batch %d, which would take them out of it. Let the replay end; then go back to a later batch, or stay with `frazil checkpoint recover`",
 				batch.ErrDataLost, s.Name, d.inc.Batch)
 		}
 		_, err = view.Restore(ctx, a, target, d.inc.DropForeign || d.vouched(s, view))

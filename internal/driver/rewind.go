@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -18,8 +17,7 @@ import (
 // further and catches up. batch.ErrInvalid: there is no such batch, or a table
 // keeps no snapshot that old.
 // batch.ErrDataLost: other writers have committed since, and dropForeign is
-// false. Dead letters that were run again are such commits: they go from all tables
-// or from none.
+// false. Dead letters that were run again it never takes out of the tables.
 func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) error {
 	if d.routes() {
 		return fmt.Errorf("%w: a pipeline with a sink that feeds many tables cannot be rewound: its tables come and go. "+
@@ -35,20 +33,12 @@ func (d *Driver) Rewind(ctx context.Context, to batch.ID, dropForeign bool) erro
 		UUID: d.inc.UUID, Name: d.inc.Name, Number: d.inc.Number + 1, ID: d.rooms.NewID(), Kind: batch.Rewind,
 		Batch: to, Targets: map[string]int64{}, DropForeign: dropForeign, Checked: map[string]int64{},
 	}
-	var all *dropped
 	for _, s := range d.sinks {
-		target, head, gone, err := d.target(ctx, s, to, dropForeign)
+		target, head, err := d.target(ctx, s, to, dropForeign)
 		if err != nil {
 			return err
 		}
 		next.Targets[s.Name], next.Checked[s.Name] = target, head
-		if all == nil {
-			all = gone
-		}
-		if !maps.Equal(all.batches, gone.batches) {
-			return fmt.Errorf("%w: going back to batch %d would take letters that were run again out of some tables only: %s and %s differ in what they would lose. "+
-				"Go back to another batch: before all of them, or behind", batch.ErrInvalid, to, all.sink, gone.sink)
-		}
 	}
 	d.inc = next
 	for _, s := range d.sinks {
@@ -138,19 +128,6 @@ func (d *Driver) become(ctx context.Context, next batch.Incarnation) error {
 	}
 }
 
-// dropped is what a rewind takes out of a sink's table that other streams of the
-// pipeline have committed.
-type dropped struct {
-	sink    string
-	batches map[string]bool
-}
-
-func (o *dropped) note(st *batch.Stamp, uuid string) {
-	if st != nil && st.UUID == uuid && st.Stream != batch.StreamMain && st.Kind == "" {
-		o.batches[fmt.Sprintf("%s/%s/%d", st.Stream, st.IncarnationID, st.Last)] = true
-	}
-}
-
 // knows says whether there is a batch to go back to: in the log, or in a table.
 func (d *Driver) knows(ctx context.Context, to batch.ID) error {
 	last := batch.None
@@ -180,15 +157,14 @@ func (d *Driver) knows(ctx context.Context, to batch.ID) error {
 }
 
 // target finds the newest snapshot of a table that holds nothing behind a batch,
-// from the head that it returns, too, and what lies between of other streams.
-func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (target, head int64, gone *dropped, err error) {
-	gone = &dropped{sink: s.Name, batches: map[string]bool{}}
+// from the head that it returns, too.
+func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign bool) (target, head int64, err error) {
 	view, err := d.load(ctx, s)
 	if err != nil {
-		return 0, 0, gone, err
+		return 0, 0, err
 	}
 	if streams := view.Streams(); len(streams) > 0 {
-		return 0, 0, gone, fmt.Errorf("%w: stream %s is at work in the table of sink %s: let it end first, with `frazil dead-letters SPEC --replay`; if it was given up long ago, remove its tag %s from all tables",
+		return 0, 0, fmt.Errorf("%w: stream %s is at work in the table of sink %s: let it end first, with `frazil dead-letters SPEC --replay`; if it was given up long ago, remove its tag %s from all tables",
 			batch.ErrInvalid, streams[0], s.Name, batch.Tag(d.opts.Name, streams[0]))
 	}
 	// Whether the tag is an ancestor of the head does not matter: from the head
@@ -197,27 +173,31 @@ func (d *Driver) target(ctx context.Context, s *sink, to batch.ID, dropForeign b
 	for _, h := range view.History() {
 		switch {
 		case d.foreign(h):
-			gone.note(h.Stamp, d.inc.UUID)
-			if !dropForeign {
-				what := "another writer"
-				if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID {
-					what = "stream " + h.Stamp.Stream
-				}
-				return 0, 0, gone, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer (%s) behind batch %d; going back would drop it (--drop-foreign)",
-					batch.ErrDataLost, h.Snapshot, s.Name, what, to)
+			if d.another(h) && h.Stamp.Kind == "" {
+				return 0, 0, fmt.Errorf("%w: letters were run again in the table of sink %s behind batch %d (stream %s, snapshot %d): going back would take them out of the tables, and not out of all at the same place. "+
+					"Go back to a later batch", batch.ErrInvalid, s.Name, to, h.Stamp.Stream, h.Snapshot)
+			}
+			if !dropForeign && !d.another(h) {
+				return 0, 0, fmt.Errorf("%w: snapshot %d of the table of sink %s was committed by another writer behind batch %d; going back would drop it (--drop-foreign)",
+					batch.ErrDataLost, h.Snapshot, s.Name, to)
 			}
 		case h.Stamp.Last <= to:
-			return h.Snapshot, view.Head(), gone, nil
+			return h.Snapshot, view.Head(), nil
 		default:
 			oldest = h.Stamp.Last
 		}
 	}
-	return 0, 0, gone, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
+	return 0, 0, fmt.Errorf("%w: the table of sink %s keeps no snapshot at or before batch %d; the oldest one is of batch %d", batch.ErrInvalid, s.Name, to, oldest)
 }
 
 // foreign says whether another writer made a snapshot.
 func (d *Driver) foreign(h batch.Stamped) bool {
 	return h.Stamp == nil || h.Stamp.UUID != d.inc.UUID || h.Stamp.Stream != d.opts.Stream
+}
+
+// another says whether another stream of this pipeline made a snapshot.
+func (d *Driver) another(h batch.Stamped) bool {
+	return h.Stamp != nil && h.Stamp.UUID == d.inc.UUID && h.Stamp.Stream != d.opts.Stream
 }
 
 // vouched says whether a rewind drops nothing of another writer: what lies
@@ -227,7 +207,7 @@ func (d *Driver) vouched(s *sink, view View) bool {
 		if h.Snapshot == d.inc.Checked[s.Name] {
 			return true
 		}
-		if d.foreign(h) {
+		if d.foreign(h) && !d.another(h) {
 			return false
 		}
 	}
@@ -245,7 +225,7 @@ func (d *Driver) replayedSince(s *sink, view View) bool {
 		if h.Snapshot == checked {
 			return false
 		}
-		if h.Stamp != nil && h.Stamp.UUID == d.inc.UUID && h.Stamp.Stream != d.opts.Stream {
+		if d.another(h) {
 			return true
 		}
 	}

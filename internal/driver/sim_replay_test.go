@@ -84,12 +84,39 @@ func (p *proc) replays(rooms *driver.Rooms, opts *driver.Options) {
 	p.reader = 0
 }
 
+// made is an execution: its batch, and the sinks whose letters it makes.
+type made struct {
+	batch batch.ID
+	lacks string
+}
+
 // simLetter is one letter in the table: a record, and the sinks that lack it.
 type simLetter struct {
 	stream string
 	batch  batch.ID
 	record int64
-	sink   int // -1: all of them
+	source bool   // the source rejected it
+	sinks  string // with a blank between them
+}
+
+func (l simLetter) lacks(sink int) bool { return strings.Contains(l.sinks, sinkName(sink)) }
+
+// Letters of the source, where not all sinks lack the record: that of one of them,
+// from here on, or of none.
+const (
+	simLone = 5
+	simNone = simLone + simSinks
+)
+
+// sourceLetter is the letter of a record that the source rejects.
+func sourceLetter(record int64, lacking []string) int64 {
+	switch len(lacking) {
+	case 0:
+		return record*simLetters + simNone
+	case 1:
+		return record*simLetters + simLone + int64(sinkIndex(lacking[0]))
+	}
+	return record * simLetters
 }
 
 // simReplay is the letters as a source, and the executor around them.
@@ -97,6 +124,7 @@ type simReplay struct {
 	*simExecutor
 	p   *proc
 	job []simLetter
+	of  []string // the sinks whose letters the job makes
 }
 
 func streamTP(stream string) batch.TopicPartition {
@@ -113,7 +141,16 @@ func (w *world) letters() (all []simLetter, marks []simMark) {
 			if row < 0 || pipe == 1 {
 				continue
 			}
-			l := simLetter{stream: batch.StreamMain, batch: f.batches[i], record: row % simOther / simLetters, sink: int(row%simLetters) - 1}
+			code := int(row % simLetters)
+			l := simLetter{stream: batch.StreamMain, batch: f.batches[i], record: row % simOther / simLetters, source: code == 0 || code >= simLone}
+			switch {
+			case code == 0:
+				l.sinks = f.lacks[i]
+			case code >= simLone && code < simNone:
+				l.sinks = sinkName(code - simLone)
+			case code < simLone:
+				l.sinks = sinkName(code - 1)
+			}
 			if pipe == int64(simReplays) {
 				l.stream = batch.StreamReplay
 			}
@@ -142,7 +179,7 @@ func (r *simReplay) Done(context.Context) (batch.Offsets, batch.ID, string, erro
 	r.p.io("read the marks")
 	st := r.p.w.tables[r.p.w.cfg.tables].stamp(0)
 	if st == nil {
-		return nil, 0, "", fmt.Errorf("no stamp: %w", batch.ErrUnavailable)
+		return nil, 0, "", fmt.Errorf("no stamp: %w", batch.ErrInvalid)
 	}
 	upto, next := r.p.w.done()
 	offsets := batch.Offsets{}
@@ -161,7 +198,7 @@ func (r *simReplay) List(_ context.Context, since []batch.Range) ([]batch.Availa
 	r.p.io("list letters")
 	st := r.p.w.tables[r.p.w.cfg.tables].stamp(0)
 	if st == nil {
-		return nil, fmt.Errorf("no stamp: %w", batch.ErrUnavailable)
+		return nil, fmt.Errorf("no stamp: %w", batch.ErrInvalid)
 	}
 	_, next := r.p.w.done()
 	all := []batch.Available{
@@ -226,12 +263,12 @@ func (r *simReplay) Execute(ctx context.Context, job batch.Job, read func(emit, 
 	w := r.p.w
 	r.p.io("look for letters")
 	plan := job.Plan
-	r.job, job.Ranges, job.Targets = w.within(job.Ranges), nil, [][]string{}
+	r.job, r.of, job.Ranges, job.Targets = w.within(job.Ranges), job.Letters.Sinks, nil, [][]string{}
 	for _, l := range r.job {
 		tp, _ := w.find(l.record)
 		var sinks []string
 		for i := range w.cfg.tables {
-			if l.sink < 0 || l.sink == i {
+			if l.lacks(i) {
 				sinks = append(sinks, sinkName(i))
 			}
 		}
@@ -270,11 +307,12 @@ func (r *simReplay) Read(_ context.Context, ranges []batch.Range, emit, letters 
 		_, offset := w.find(l.record)
 		t.Data++
 		t.Offsets++
-		if l.sink < 0 && !r.p.mended {
+		if l.source && !r.p.mended {
 			t.DeadLettered++
 			t.Bad.Add(batch.CodeDecode)
 			bad := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(simSchema.Fields()[:1], nil))
-			bad.Field(0).(*array.Int64Builder).Append(l.record * simLetters)
+			lacking := slices.DeleteFunc(strings.Fields(l.sinks), func(s string) bool { return !slices.Contains(r.of, s) })
+			bad.Field(0).(*array.Int64Builder).Append(sourceLetter(l.record, lacking))
 			if err := letters(bad.NewRecordBatch()); err != nil {
 				return t, err
 			}
@@ -331,7 +369,7 @@ func (w *world) checkAllReplayed() {
 	letters, waits := map[whose]bool{}, map[whose]bool{}
 	for _, l := range all {
 		for i := range w.cfg.tables {
-			if l.sink >= 0 && l.sink != i {
+			if !l.lacks(i) {
 				continue
 			}
 			who := whose{l.record, i}

@@ -218,7 +218,10 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 		w.fail("wrong schema", "plan %d.r%d was made with schema %d, this driver reads with %d", job.Plan.Batch, job.Plan.Revision, id, e.p.reader)
 	}
 	w.read = append(w.read, reading{job.Plan.Batch, e.p.reader})
-	e.p.batches[job.Attempt] = job.Plan.Batch
+	if e.p.batches == nil {
+		e.p.batches = map[string]made{}
+	}
+	e.p.batches[job.Attempt] = made{job.Plan.Batch, strings.Join(job.Letters.Sinks, " ")}
 	x := &simJob{simExecutor: e, job: job, write: write, results: map[string]batch.Result{}}
 	for _, s := range job.Sinks {
 		i := sinkIndex(s)
@@ -577,8 +580,8 @@ func (w *simWriter) Close(context.Context) (driver.Files, error) {
 	if f.rows > 0 {
 		f.name = fmt.Sprintf("%s/data-%s", w.attempt, tableName(w.s.i))
 		w.s.p.io("write %s", f.name)
-		id := w.s.p.batches[w.attempt]
-		w.s.p.w.files[f.name] = &simFile{rows: w.rows, marks: w.marks, batches: slices.Repeat([]batch.ID{id}, len(w.rows))}
+		by := w.s.p.batches[w.attempt]
+		w.s.p.w.files[f.name] = &simFile{rows: w.rows, marks: w.marks, batches: slices.Repeat([]batch.ID{by.batch}, len(w.rows)), lacks: slices.Repeat([]string{by.lacks}, len(w.rows))}
 	}
 	return f, w.s.p.flaky("finish a file")
 }
@@ -736,7 +739,7 @@ func (v *simView) Restore(_ context.Context, stamp *batch.Stamp, to int64, dropF
 		if found = h.Snapshot == to; found {
 			break
 		}
-		if (h.Stamp == nil || h.Stamp.Name != v.p.name() || h.Stamp.Stream != v.p.stream()) && !dropForeign {
+		if (h.Stamp == nil || h.Stamp.Name != v.p.name() || h.Stamp.Stream != v.p.stream() && h.Stamp.Kind == "") && !dropForeign {
 			return 0, fmt.Errorf("snapshot %d is another writer's: %w", h.Snapshot, batch.ErrDataLost)
 		}
 	}

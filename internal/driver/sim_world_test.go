@@ -141,6 +141,7 @@ type partition struct {
 type simFile struct {
 	rows    []int64    // record ids; foreign rows are negative
 	batches []batch.ID // that wrote them, where the pipeline did
+	lacks   []string   // by row, the sinks that lack what the source rejects
 	marks   []simMark
 	deltas  [simKeys]int
 	prev    string // the changelog before
@@ -880,7 +881,7 @@ func (w *world) foreignSnapshot(ti int, what string, files []string) {
 
 func (w *world) foreignAppend(ti int) {
 	name := fmt.Sprintf("foreign%d", len(w.files))
-	w.files[name] = &simFile{rows: []int64{-int64(len(w.files)) - 1}, batches: []batch.ID{0}}
+	w.files[name] = &simFile{rows: []int64{-int64(len(w.files)) - 1}, batches: []batch.ID{0}, lacks: []string{""}}
 	w.foreignSnapshot(ti, "append", append(w.headFiles(ti), name))
 }
 
@@ -891,7 +892,8 @@ func (w *world) compact(ti int) {
 	}
 	f := &simFile{}
 	for _, n := range files {
-		f.rows, f.batches, f.marks = append(f.rows, w.files[n].rows...), append(f.batches, w.files[n].batches...), append(f.marks, w.files[n].marks...)
+		of := w.files[n]
+		f.rows, f.batches, f.lacks, f.marks = append(f.rows, of.rows...), append(f.batches, of.batches...), append(f.lacks, of.lacks...), append(f.marks, of.marks...)
 	}
 	name := fmt.Sprintf("compact%d", len(w.files))
 	w.files[name] = f

@@ -97,7 +97,7 @@ func (v *View) foreign(to int64) error {
 		switch {
 		case h.Snapshot == to:
 			return nil
-		case h.Stamp == nil || h.Stamp.Name != v.t.opts.Pipeline || h.Stamp.Stream != v.t.opts.Stream:
+		case h.Stamp == nil || h.Stamp.Name != v.t.opts.Pipeline || h.Stamp.Stream != v.t.opts.Stream && h.Stamp.Kind == "":
 			return fmt.Errorf("%w: snapshot %d of table %s was committed by another writer; going back would drop it (--drop-foreign)", batch.ErrDataLost, h.Snapshot, v.t.opts.Table)
 		}
 	}
