@@ -620,10 +620,13 @@ func (w *world) wantRange(ti int, p *batch.Plan, tp batch.TopicPartition, start,
 
 // sinks is how many tables belong to sinks with SQL.
 func (w *world) sinks() int {
-	if w.cfg.routed {
+	switch {
+	case w.cfg.routed:
 		return 2
+	case w.cfg.letters:
+		return w.cfg.tables
 	}
-	return w.cfg.tables
+	return len(w.tables) // one may have joined
 }
 
 // pipeOf is the pipeline that made a plan.

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("seeds", 400, "simulated runs")
+	simSeeds = flag.Uint64("seeds", 200, "simulated runs")
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
 	simPairs = flag.Bool("pairs", false, "kill at each pair of calls")
