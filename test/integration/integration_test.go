@@ -119,8 +119,14 @@ type driver struct {
 
 func (l *lab) start(args ...string) *driver {
 	l.Helper()
+	return l.launch(append([]string{"run", l.spec}, args...)...)
+}
+
+// launch starts a command of the binary.
+func (l *lab) launch(args ...string) *driver {
+	l.Helper()
 	d := &driver{events: make(chan string, 100000), done: make(chan struct{})}
-	d.cmd = exec.Command(l.binary(), append([]string{"run", l.spec, "--log-level", "debug", "--log-format", "json"}, args...)...)
+	d.cmd = exec.Command(l.binary(), append(args, "--log-level", "debug", "--log-format", "json")...)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	pipe, err := d.cmd.StderrPipe()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"github.com/frazil-io/frazil/test/servers"
@@ -210,6 +211,83 @@ dead_letter:
 	l.Logf("%d letters of %d kinds; %d stamps add up", got.Letters, len(got.Kinds), got.Stamps)
 	l.verify()
 	l.verify("--deep")
+	l.mend(registry, expected+".letters", rnd)
+}
+
+// mend corrects the spec as far as that helps, and runs the dead letters again while
+// the pipeline's driver goes on: what can be taken is in the table once, the rest is
+// a letter again. The replay is killed at random moments.
+func (l *lab) mend(registry, letters string, rnd *rand.Rand) {
+	l.pipeline("poison", fmt.Sprintf(`limits: {max_records: 1000, max_bytes: 32KiB}
+sources:
+  orders:
+    kafka: {brokers: ["%[1]s"], topics: [poison-json], start: earliest}
+    format: json
+    columns: id BIGINT NOT NULL, n VARCHAR
+  clicks:
+    kafka: {brokers: ["%[1]s"], topics: [poison-avro], start: earliest}
+    format: avro
+    registry: {url: "%[2]s"}
+sinks:
+  orders: {sql: "SELECT id, NULL::SMALLINT AS small, TRY_CAST(n AS INTEGER) AS n FROM orders", iceberg: {catalog: lake, table: t.poison_orders}}
+  clicks: {sql: "SELECT * FROM clicks", iceberg: {catalog: lake, table: t.poison_clicks}}
+dead_letter:
+  iceberg: {catalog: lake, table: t.poison_letters}
+  max_fraction: 0.1
+`, l.kafka.Addr(), registry))
+	live := l.start("--takeover")
+	client, err := kgo.NewClient(kgo.SeedBrokers(l.kafka.Addr()), kgo.DefaultProduceTopic("poison-json"))
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer client.Close()
+	const more, first = 500, 1_000_000
+	killed := 0
+	for i := range 12 {
+		for k := range more {
+			client.Produce(l.Context(), &kgo.Record{Value: fmt.Appendf(nil, `{"id": %d, "n": "1"}`, first+i*more+k)}, nil)
+		}
+		d := l.launch("dead-letters", l.spec, "--replay", "--takeover")
+		if !l.until(d, moments[rnd.IntN(len(moments))], 1+rnd.IntN(3)) {
+			break
+		}
+		_ = d.cmd.Process.Kill()
+		<-d.done
+		killed++
+	}
+	if killed < 3 {
+		l.Fatalf("the replay was killed %d times before its end", killed)
+	}
+	if err := client.Flush(l.Context()); err != nil {
+		l.Fatal(err)
+	}
+	d := l.launch("dead-letters", l.spec, "--replay", "--takeover")
+	if code := l.end(d, 3*time.Minute); code != 2 && code != 0 {
+		l.Fatalf("the replay ends with code %d:\n%s", code, tail(d.log.Bytes()))
+	}
+	select {
+	case <-live.done:
+		l.Fatalf("the live driver ended beside the replay:\n%s", tail(live.log.Bytes()))
+	default:
+	}
+	_ = live.cmd.Process.Signal(syscall.SIGTERM)
+	if code := l.end(live, time.Minute); code != 0 {
+		l.Fatalf("the live driver ends with code %d:\n%s", code, tail(live.log.Bytes()))
+	}
+	l.drain()
+	var got struct {
+		Taken, Again, Tags int
+		Wrong              []string
+	}
+	l.answer(&got, "replayed.py", l.direct, l.s3, letters, "t.poison_letters", "t.poison_orders", "t.poison_clicks")
+	for _, w := range got.Wrong {
+		l.Error(w)
+	}
+	if got.Taken < 20 || got.Again < 20 {
+		l.Errorf("%+v", got)
+	}
+	l.Logf("the replay was killed %d times: %d letters are in the tables, %d wait again", killed, got.Taken, got.Again)
+	l.verify()
 }
 
 // tenSchemas lets a topic's schema change nine times while the pipeline runs; it
