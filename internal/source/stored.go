@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
@@ -41,8 +42,12 @@ func (s *Source) Decode(ctx context.Context, name string, at []batch.Range, lack
 	group.Go(func() error {
 		defer close(chunks)
 		err := feed(func(one Stored) error {
-			it := walker{Record: one.Record, offset: one.Offset, timestamp: one.Timestamp}
-			return w.record(within, piece{share: &share{Range: at[one.Range], index: one.Range}}, &it, chunks)
+			it := walker{Record: one.Record, offset: one.Offset, timestamp: one.Timestamp, bytes: one.bytes()}
+			p := piece{share: &share{Range: at[one.Range], index: one.Range}}
+			if one.truncated() {
+				return w.truncated(within, p, &it, chunks)
+			}
+			return w.record(within, p, &it, chunks)
 		})
 		if err != nil {
 			return err
@@ -61,6 +66,28 @@ func (s *Source) Decode(ctx context.Context, name string, at []batch.Range, lack
 	tally.Offsets = tally.Data
 	r.rest(workers)
 	return tally, nil
+}
+
+// bytes is what a record has.
+func (s Stored) bytes() int64 {
+	n := len(s.Key) + len(s.Value)
+	for _, h := range s.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return int64(n)
+}
+
+// truncated says whether only the beginning of a record was kept.
+func (s Stored) truncated() bool {
+	return len(s.Headers) == 1 && string(s.Headers[0].Key) == deadletter.Truncated
+}
+
+// truncated makes a record bad of which only the beginning was kept: what it was
+// cannot be told from that.
+func (w *worker) truncated(ctx context.Context, p piece, it *walker, chunks chan<- chunk) error {
+	w.tally.Data++
+	w.tally.Bytes += int64(len(it.Key) + len(it.Value))
+	return w.bad(ctx, p, it, chunks, &decode.Error{Code: batch.CodeOversize, Reason: "the record was too large to be kept, and its letter has only the beginning: it cannot be run again", Pos: -1})
 }
 
 func (s *Source) named(name string) *relation {
