@@ -1,0 +1,116 @@
+package pipeline
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
+)
+
+// mended is the spec with SQL that takes every record which is JSON.
+func (p *poisoned) mended(t *testing.T, dir string) *config.Spec {
+	t.Helper()
+	spec := p.spec(t, dir, toTable)
+	for name, sql := range map[string]string{
+		"numbers": "SELECT id, TRY_CAST(n AS INTEGER) AS n FROM things",
+		"roots":   "SELECT id, sqrt(abs(TRY_CAST(n AS DOUBLE))) AS root FROM things",
+	} {
+		s := spec.Sinks.By[name]
+		s.SQL = sql
+		spec.Sinks.By[name] = s
+	}
+	spec.Limits.MaxBytes = 3000
+	return spec
+}
+
+// TestLettersAreRunAgain: with a corrected spec each letter goes to the sink that
+// rejected it, once, wherever the replay dies; what cannot be decoded waits again.
+func TestLettersAreRunAgain(t *testing.T) {
+	p := newPoisoned(t)
+	dir := t.TempDir()
+	pl, err := New(t.Context(), p.spec(t, dir, toTable), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pl.Run(t.Context(), t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.check(t, pl)
+	pl.Close()
+	undecoded := int64(0)
+	for _, l := range p.letters {
+		at, rest, _ := strings.Cut(l, "|")
+		if sink, _, _ := strings.Cut(rest, "|"); sink != "" {
+			p.rows[sink] = append(p.rows[sink], at)
+		} else {
+			undecoded++
+		}
+	}
+	for _, ids := range p.rows {
+		slices.SortFunc(ids, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y })
+	}
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 1))
+	deaths := 0
+	for run := 0; run < 2; {
+		c := &killer{left: 2 + r.IntN(40)}
+		pl, err := New(t.Context(), p.mended(t, dir), Options{Rooms: c.rooms, Stream: batch.StreamReplay, Takeover: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := pl.ReplayLetters(t.Context(), t.Context())
+		switch {
+		case errors.Is(err, errKilled):
+			if deaths++; deaths > 500 {
+				t.Fatalf("seed %d: it never ends", seed)
+			}
+		case err != nil:
+			t.Fatalf("seed %d: %v", seed, err)
+		default:
+			run++ // the second one takes what the first one rejected, and rejects it again
+			if got.Dropped != 0 {
+				t.Errorf("%+v", got)
+			}
+			p.replayed(t, pl, undecoded)
+		}
+		pl.Close()
+	}
+	if t.Failed() || deaths < 3 {
+		t.Errorf("seed %d, %d deaths", seed, deaths)
+	}
+}
+
+// replayed compares the tables with what they should have after a replay.
+func (p *poisoned) replayed(t *testing.T, pl *Pipeline, undecoded int64) {
+	t.Helper()
+	for sink, want := range p.rows {
+		if got := lines(t, pl, "SELECT id::VARCHAR FROM "+sink+" ORDER BY id"); !slices.Equal(got, want) {
+			t.Errorf("table %s has %d rows, want %d", sink, len(got), len(want))
+		}
+	}
+	waiting := lines(t, pl, `SELECT concat(code, ' ', stream, ' ', array_to_string(sinks, '+')) FROM dead_letters l WHERE code <> 'replayed' AND NOT EXISTS (
+		FROM dead_letters m WHERE m.pipeline = l.pipeline AND m.replayed_stream = l.stream AND l.batch < m.replayed_to)`)
+	if int64(len(waiting)) != undecoded || slices.ContainsFunc(waiting, func(l string) bool { return l != "decode dead-letter-replay numbers+roots" }) {
+		t.Errorf("%d letters wait, want %d: %q", len(waiting), undecoded, slices.Compact(waiting))
+	}
+	look, err := New(t.Context(), pl.spec, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	report, err := look.Verify(t.Context(), time.Now(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range report.Tables {
+		for _, f := range table.Findings {
+			t.Errorf("%s: %s: %.300s", table.Table, f.Where, f.What)
+		}
+	}
+}
