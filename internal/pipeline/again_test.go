@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
 )
@@ -111,6 +113,39 @@ func (p *poisoned) replayed(t *testing.T, pl *Pipeline, undecoded int64) {
 	for _, table := range report.Tables {
 		for _, f := range table.Findings {
 			t.Errorf("%s: %s: %.300s", table.Table, f.Where, f.What)
+		}
+	}
+}
+
+// TestLettersDeleted: a batch whose letters are not those that it was planned with is
+// not run.
+func TestLettersDeleted(t *testing.T) {
+	p := newPoisoned(t)
+	pl, err := New(t.Context(), p.spec(t, t.TempDir(), toTable), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pl.Close()
+	if err := pl.Run(t.Context(), t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := pl.newWaiting()
+	ranges := []batch.Range{{TopicPartition: streamPartition(batch.StreamMain), End: 5}}
+	if err := w.Seal(t.Context(), ranges); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.job(t.Context(), batch.Job{Ranges: ranges}); err != nil {
+		t.Fatal(err)
+	}
+	none := func(arrow.RecordBatch) error { return nil }
+	if tally, err := w.Read(t.Context(), ranges, none, none); err != nil || tally.Data != ranges[0].Records || tally.Data == 0 {
+		t.Errorf("%d letters were read of %d: %v", tally.Data, ranges[0].Records, err)
+	}
+	for name, change := range map[string]func(r *batch.Range){"others": func(r *batch.Range) { r.Digest = "00" + r.Digest[2:] + "0" }, "fewer": func(r *batch.Range) { r.Records++ }} {
+		other := slices.Clone(ranges)
+		change(&other[0])
+		if _, err := w.Read(t.Context(), other, none, none); !errors.Is(err, batch.ErrDataLost) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
