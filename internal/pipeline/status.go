@@ -146,7 +146,7 @@ func (s *Status) sink(ctx context.Context, p *Pipeline, name string) (SinkStatus
 		return s.routed(ctx, p, r, err, name, one), nil
 	}
 	t, err := p.Table(ctx, name)
-	if missing(err) {
+	if missing(err) && !errors.Is(err, batch.ErrDataLost) { // the pipeline has made none yet
 		one.Missing = true
 		return one, nil
 	}
