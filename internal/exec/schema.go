@@ -23,7 +23,7 @@ func checked(sink string, s *arrow.Schema) (*arrow.Schema, error) {
 	for i, f := range s.Fields() {
 		switch lower := strings.ToLower(f.Name); {
 		case f.Name == "" || strings.ContainsAny(f.Name, "()*+-/,' \n"):
-			return nil, fmt.Errorf("%w: the sql of sink %s: column %d is called %q; give it a name with AS", batch.ErrInvalid, sink, i+1, f.Name)
+			return nil, fmt.Errorf("%w: the sql of sink %s: column %d is called %q, and a name has no space, quote, comma or bracket in it, and no +, -, * or /; give it a name with AS", batch.ErrInvalid, sink, i+1, f.Name)
 		case seen[lower]:
 			return nil, fmt.Errorf("%w: the sql of sink %s: column %q is there twice; give one another name with AS", batch.ErrInvalid, sink, f.Name)
 		case strings.HasPrefix(f.Name, "__"):

@@ -49,7 +49,7 @@ func TestResultTypes(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"id + 1": "give it a name with AS", `id AS ""`: "zero-length", `id AS "a b"`: "give it a name with AS", "id AS __x": "frazil's own", "id, page AS ID": "is there twice",
+		"id + 1": "give it a name with AS", `id AS ""`: "zero-length", `id AS "a b"`: "has no space, quote, comma or bracket in it, and no +, -, * or /; give it a name with AS", "id AS __x": "frazil's own", "id, page AS ID": "is there twice",
 	} {
 		if err := refuse(fmt.Sprintf("SELECT %s FROM clicks", name)); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
