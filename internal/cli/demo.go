@@ -31,6 +31,9 @@ type demoFlags struct {
 	serve   bool
 }
 
+// demoData is where a demo keeps its data unless it is told otherwise.
+const demoData = "frazil-data/demo"
+
 func (a *app) demoCommand() *cobra.Command {
 	var f demoFlags
 	names := strings.Join(slices.Sorted(maps.Keys(examples)), ", ")
@@ -64,7 +67,7 @@ Examples: ` + names,
 			return a.demo(cmd.Context(), append(args, "etl")[0], f)
 		},
 	}
-	cmd.Flags().StringVar(&f.dir, "data", "frazil-data/demo", "folder for broker, catalog and warehouse")
+	cmd.Flags().StringVar(&f.dir, "data", demoData, "folder for broker, catalog and warehouse")
 	cmd.Flags().Int64Var(&f.records, "records", 200_000, "how many clicks the topic shall hold at the end")
 	cmd.Flags().IntVar(&f.rate, "rate", 50_000, "clicks a second; 0: as fast as it goes")
 	cmd.Flags().IntVar(&f.port, "port", 0, "port of the broker; a free one if not said")
@@ -99,9 +102,13 @@ func (a *app) demo(stop context.Context, example string, f demoFlags) error {
 	if err := a.demoShow(stop, spec, broker.Addr()); err != nil {
 		return err
 	}
+	again := "frazil demo " + example
+	if f.dir != demoData {
+		again += " --data " + shellQuoted(f.dir)
+	}
 	fmt.Fprintf(a.out, "\nTry next:\n  frazil query %s 'SELECT event, count(*) AS n FROM events GROUP BY ALL'\n  frazil explain %s\n"+
-		"  frazil demo %s --records %d     goes on from here\n  frazil demo %s --serve              keeps the broker up for any Kafka client\n",
-		shellQuoted(file), shellQuoted(file), example, 2*f.records, example)
+		"  %s --records %d     goes on from here\n  %s --serve              keeps the broker up for any Kafka client\n",
+		shellQuoted(file), shellQuoted(file), again, 2*f.records, again)
 	if f.serve && stop.Err() == nil {
 		fmt.Fprintf(a.out, "\nThe broker stays on %s until you interrupt it. In another terminal:\n  frazil status %s\n  kcat -b %s -t %s -C -c 3\n",
 			broker.Addr(), shellQuoted(file), broker.Addr(), demo.Topic)
