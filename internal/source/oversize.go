@@ -191,7 +191,7 @@ func (f *flow) part(w *walker, size int64) error {
 	}
 	w.offset = w.batch.base + c.varint()
 	w.bytes = c.left
-	key, value := int64(0), int64(0)
+	var key, value int64 // that are missing
 	w.Key, key = c.bytes()
 	w.Value, value = c.bytes()
 	w.missing = key + value

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -39,9 +40,9 @@ func newHeading(o Options) heading {
 // of returns what the record's header holds, nil where it has none. Of several the
 // last one counts, as for Java's client: who sends a record again adds behind.
 func (h *heading) of(r Record) []byte {
-	for i := len(r.Headers) - 1; i >= 0; i-- {
-		if string(r.Headers[i].Key) == h.name && r.Headers[i].Value != nil {
-			return r.Headers[i].Value
+	for _, header := range slices.Backward(r.Headers) {
+		if string(header.Key) == h.name && header.Value != nil {
+			return header.Value
 		}
 	}
 	return nil
