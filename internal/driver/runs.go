@@ -107,9 +107,7 @@ func (d *Driver) runAnchor(ctx context.Context, s *sink, a, from *batch.Stamp, h
 		return nil, err
 	}
 	a.Last = next - 1
-	for tp, at := range upto {
-		a.End[tp] = at
-	}
+	maps.Copy(a.End, upto)
 	raise := func(to batch.Offsets) {
 		for tp, at := range to {
 			a.End[tp] = max(a.End[tp], at)

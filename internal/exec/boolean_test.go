@@ -51,8 +51,10 @@ func TestMapsOf(t *testing.T) {
 		{"MAP {'k': nullif(id > 1, false), 'l': true}", "map<utf8, bool, items_nullable>", `[{"key":"k","value":null},{"key":"l","value":true}] [{"key":"k","value":null},{"key":"l","value":true}] [{"key":"k","value":true},{"key":"l","value":true}] [{"key":"k","value":true},{"key":"l","value":true}]`},
 		{"[{'x': MAP {'k': id > 2}}]", "list<element: struct<x: map<utf8, bool, items_nullable> nullable>, nullable>", `[{"x":[{"key":"k","value":false}]}] [{"x":[{"key":"k","value":false}]}] [{"x":[{"key":"k","value":false}]}] [{"x":[{"key":"k","value":true}]}]`},
 		{"MAP {'m': MAP {id = 0: [id = 0]}}", "map<utf8, map<bool, list<element: bool, nullable>, items_nullable>, items_nullable>", `[{"key":"m","value":[{"key":true,"value":[true]}]}] [{"key":"m","value":[{"key":false,"value":[false]}]}] [{"key":"m","value":[{"key":false,"value":[false]}]}] [{"key":"m","value":[{"key":false,"value":[false]}]}]`},
-		{"MAP {" + one + ": if(id = 0, NULL, " + one + ")}", "map<extension<arrow.uuid>, extension<arrow.uuid>, items_nullable>",
-			`[{"key":"U","value":null}] [{"key":"U","value":"U"}] [{"key":"U","value":"U"}] [{"key":"U","value":"U"}]`},
+		{
+			"MAP {" + one + ": if(id = 0, NULL, " + one + ")}", "map<extension<arrow.uuid>, extension<arrow.uuid>, items_nullable>",
+			`[{"key":"U","value":null}] [{"key":"U","value":"U"}] [{"key":"U","value":"U"}] [{"key":"U","value":"U"}]`,
+		},
 		{"CASE WHEN id = 1 THEN MAP {true: false} WHEN id = 2 THEN MAP {} END", "map<bool, bool, items_nullable>", `null [{"key":true,"value":false}] [] null`},
 	} {
 		e, err := open(t, nil, "SELECT "+c.sql+" AS m FROM clicks")

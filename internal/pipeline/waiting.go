@@ -210,13 +210,13 @@ func ofBatches(stream string, from, to int64) string {
 
 // ofRanges is the condition on letters of some ranges.
 func (w *waiting) ofRanges(ranges []batch.Range) string {
-	any := []string{"false"}
+	either := []string{"false"}
 	for _, r := range ranges {
 		if r.Start < r.End {
-			any = append(any, "("+ofBatches(r.Topic, r.Start, r.End)+")")
+			either = append(either, "("+ofBatches(r.Topic, r.Start, r.End)+")")
 		}
 	}
-	return w.ours() + " AND (" + strings.Join(any, " OR ") + ")"
+	return w.ours() + " AND (" + strings.Join(either, " OR ") + ")"
 }
 
 // identity is SQL that tells a letter from others, as text.

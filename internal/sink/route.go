@@ -196,13 +196,14 @@ func (r *Routed) table(ctx context.Context, name string, create bool) (*Table, e
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	t, rows, one := r.opened(name)
+	t, _, one := r.opened(name)
 	if t != nil {
 		return t, nil
 	}
 	one.Lock()
 	defer one.Unlock()
-	if t, rows, _ = r.opened(name); t != nil {
+	t, rows, _ := r.opened(name)
+	if t != nil {
 		return t, nil
 	}
 	o := r.opts.Options
