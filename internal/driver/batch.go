@@ -78,10 +78,14 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
 	kafka := d.patient("Kafka")
 	defer kafka.settled()
-	for {
+	for again := false; ; {
 		lacking, anchored, err := d.lacking(ctx, p)
 		if err != nil {
 			return nil, nil, err
+		}
+		if !again && d.lettersAhead(p, lacking) {
+			again = true // once: a driver that committed between two looks is seen by the next
+			continue
 		}
 		if err := d.keepsSpec(p, lacking); err != nil {
 			return nil, nil, err

@@ -220,5 +220,13 @@ func (s *sink) sameLetters(p, q *batch.Plan, n int64) (bool, error) {
 		"Run the former spec until that batch is done, then this one", batch.ErrInvalid, s.Name, p.Batch, n)
 }
 
+// lettersAhead says whether the table of the dead letters, the last one of a batch,
+// seems to have it before another: one that was looked at before another driver
+// committed to both. Executed without the letters, it would not be known that an
+// empty stamp is in that table.
+func (d *Driver) lettersAhead(p *batch.Plan, lacking []*sink) bool {
+	return d.hasLetterTable() && len(lacking) > 0 && !slices.ContainsFunc(lacking, d.late) && slices.ContainsFunc(d.parts(p), d.late)
+}
+
 // lettersOf counts the dead letters of one sink and of its sources.
 func lettersOf(c batch.Counts) int64 { return c.Letters + c.SourceLetters + c.DeadLettered }

@@ -181,3 +181,34 @@ func TestLettersKeepVersions(t *testing.T) {
 		s.die("rejected by %v, letters by %v", rejected.Versions, letters.Versions)
 	}
 }
+
+// TestLettersOfAnotherDriver: wherever between two looks at the tables another driver
+// commits a batch that has dead letters and no row, it is seen in both of them.
+func TestLettersOfAnotherDriver(t *testing.T) {
+	for looks := range 3 {
+		t.Run(fmt.Sprint(looks), func(t *testing.T) {
+			s := newScenario(t, simConfig{tables: 1, drivers: 2, letters: true})
+			s.idle(0)
+			poison := record{id: 101, to: [simSinks]bool{true}}
+			poison.poison[0] = true
+			s.add(1, poison)
+			s.until(0, "commit t0")
+			for range looks {
+				if !s.reaches(1, "load t1") {
+					break
+				}
+				s.procs[1].step()
+			}
+			if s.procs[1].alive {
+				s.reaches(1, "load t1")
+			}
+			s.through(0, "commit t1")
+			s.procs[0].kill()
+			s.rows(0, 1)
+			s.settles()
+			if c := s.tables[1].stamp(0).Total; c.Written != 1 {
+				s.die("%d dead letters", c.Written)
+			}
+		})
+	}
+}
