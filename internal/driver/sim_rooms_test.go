@@ -231,7 +231,12 @@ func (e *simExecutor) Execute(_ context.Context, job batch.Job, read func(emit, 
 		x.results[s] = batch.Result{State: job.State[s]}
 		x.toLetters = x.toLetters || w.cfg.letters && i == w.letterSink()
 	}
-	err := read(x.emit, x.letters)
+	err := read(x.emit, func(letters arrow.RecordBatch) error {
+		if !job.Letters.Source {
+			return nil
+		}
+		return x.letters(letters)
+	})
 	if err != nil || !slices.Contains(job.Sinks, sinkName(0)) || x.deltas == [simKeys]int{} {
 		return x.results, err
 	}

@@ -327,7 +327,7 @@ func routedLettering(seed uint64) simConfig {
 func replaying(seed uint64) simConfig {
 	return simConfig{
 		tables: 1 + int(seed%2), drivers: 1 + int(seed/2%3/2), replays: 1 + int(seed/3%2), steps: 300, delays: int(seed % 4), letters: true, poison: true, deploy: seed%5 > 1,
-		sparse: seed%3 == 0, loss: seed%7 == 0, rewind: seed%11 == 0, standby: seed%13 < 6,
+		sparse: seed%3 == 0, loss: seed%7 == 0, rewind: seed%3 == 0, standby: seed%13 < 6,
 	}
 }
 
