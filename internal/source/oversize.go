@@ -197,10 +197,8 @@ func (f *flow) part(w *walker, size int64) error {
 	w.missing = key + value
 	w.Headers = w.Headers[:0]
 	for n := c.varint(); n > 0 && c.err == nil; n-- {
-		c.skip(c.varint())
-		if n := c.varint(); n != -1 {
-			c.skip(n)
-		}
+		c.skipBytes() // the key
+		c.skipBytes() // and the value
 	}
 	c.skip(c.left)
 	if c.err == nil && (w.offset < w.batch.base || w.offset > w.batch.last) {
@@ -242,6 +240,14 @@ func (s *stretch) skip(n int64) {
 	if s.err == nil {
 		_, s.err = io.CopyN(io.Discard, s.in, n)
 		s.left -= n
+	}
+}
+
+// skipBytes passes over a length and its bytes, of which -1 has none, as cursor.bytes
+// has it.
+func (s *stretch) skipBytes() {
+	if n := s.varint(); n != -1 {
+		s.skip(n)
 	}
 }
 
