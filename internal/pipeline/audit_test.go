@@ -112,8 +112,11 @@ func TestAuditToDeadLetters(t *testing.T) {
 			deaths := 0
 			for range 4 {
 				p.produce(1000)
-				for ; ; deaths++ {
+				for first := true; ; deaths++ {
 					c := &killer{left: 2 + rnd.IntN(16)}
+					if first { // no batch is done before a death
+						c.left, first = 2+rnd.IntN(5), false
+					}
 					pl, err := New(t.Context(), p.spec, Options{AvailableNow: true, Takeover: true, Rooms: c.rooms})
 					if err != nil {
 						t.Fatal(err)
