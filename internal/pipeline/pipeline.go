@@ -4,20 +4,16 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/iceberg-go/catalog"
 	"github.com/google/uuid"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -242,50 +238,6 @@ func (p *Pipeline) Close() {
 	}
 }
 
-// Catalog opens a catalog of the spec, once.
-func (p *Pipeline) Catalog(ctx context.Context, name string) (*lake.Catalog, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.catalogs[name]; c != nil {
-		return c, nil
-	}
-	c := p.spec.Catalogs[name]
-	if file, ok := sqliteFile(c); ok && p.opts.ReadOnly {
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return nil, noCatalog(file)
-		}
-	}
-	opened, err := lake.Open(ctx, lake.Options{
-		Name: name, Type: c.Type, URI: c.URI, Warehouse: c.Warehouse, Credential: c.Credential, Token: c.Token, Properties: c.Properties,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.catalogs[name] = opened
-	return opened, nil
-}
-
-// noCatalog is the file of an embedded catalog that nobody made yet: so there is
-// no table either.
-type noCatalog string
-
-func (n noCatalog) Error() string {
-	return fmt.Sprintf("the catalog's file %s does not exist yet; run the pipeline first", string(n))
-}
-
-// Is makes it what a missing table is.
-func (noCatalog) Is(target error) bool {
-	return target == batch.ErrInvalid || target == catalog.ErrNoSuchTable
-}
-
-// sqliteFile is the file of an embedded catalog.
-func sqliteFile(c config.Catalog) (string, bool) {
-	if c.Type != "sql" || strings.HasPrefix(c.URI, "postgres://") || strings.HasPrefix(c.URI, "postgresql://") {
-		return "", false
-	}
-	return strings.TrimPrefix(strings.TrimPrefix(c.URI, "sqlite://"), "file:"), true
-}
-
 // Source opens the sources, once.
 func (p *Pipeline) Source() (*source.Source, error) {
 	p.rooms.Lock()
@@ -370,56 +322,6 @@ func (p *Pipeline) sinkOptions(name string) sink.Options {
 	}
 }
 
-// routeOptions are what a sink whose rows choose their table needs to know; ok is
-// false for one that has a single table.
-func (p *Pipeline) routeOptions(name string) (o sink.RouteOptions, ok bool) {
-	t, ok := p.spec.Sinks.By[name].Iceberg.Template()
-	return sink.RouteOptions{Options: p.sinkOptions(name), Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
-}
-
-// Routes says whether a sink's rows choose their table.
-func (p *Pipeline) Routes(name string) bool {
-	_, ok := p.spec.Sinks.By[name].Iceberg.Template()
-	return ok
-}
-
-// Routed returns the tables of a sink whose rows choose theirs.
-func (p *Pipeline) Routed(ctx context.Context, name string) (*sink.Routed, error) {
-	c, err := p.Catalog(ctx, p.spec.Sinks.By[name].Iceberg.Catalog)
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r := p.routed[name]; r != nil {
-		return r, nil
-	}
-	o, _ := p.routeOptions(name)
-	r, err := sink.NewRouted(ctx, c, o, p.exec.Schema(name), time.Now, p.log)
-	if err != nil {
-		return nil, fmt.Errorf("sink %s: %w", name, err)
-	}
-	p.routed[name] = r
-	return r, nil
-}
-
-// routedBy are the tables of such a sink if they were opened, nil if not.
-func (p *Pipeline) routedBy(name string) *sink.Routed {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.routed[name]
-}
-
-// TablesOf lists the tables of a sink whose rows choose theirs, as far as the
-// checkpoint knows them.
-func (p *Pipeline) TablesOf(ctx context.Context, name string) ([]string, error) {
-	cp, err := p.Checkpoint(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return cp.Tables(ctx, name)
-}
-
 // Checkpoint opens the pipeline's own records, once.
 func (p *Pipeline) Checkpoint(ctx context.Context) (*checkpoint.Checkpoint, error) {
 	p.mu.Lock()
@@ -444,19 +346,6 @@ func (p *Pipeline) streamRecords(ctx context.Context, stream string) (*checkpoin
 		store = &overlay{Store: store, kept: map[string][]byte{}}
 	}
 	return checkpoint.New(store, p.checkpointName(stream)), nil
-}
-
-// storeProperties are those of the first catalog that has keys for S3: the
-// checkpoint usually lies beside the warehouse.
-func (p *Pipeline) storeProperties() map[string]string {
-	for _, name := range p.spec.Sinks.Names {
-		if i := p.spec.Sinks.By[name].Iceberg; i != nil {
-			if props := p.spec.Catalogs[i.Catalog].Properties; props["s3.endpoint"] != "" || props["s3.region"] != "" {
-				return props
-			}
-		}
-	}
-	return nil
 }
 
 // Driver opens all rooms and wires them, unless stop is cancelled meanwhile.

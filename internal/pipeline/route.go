@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -12,6 +13,56 @@ import (
 	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/sink"
 )
+
+// routeOptions are what a sink whose rows choose their table needs to know; ok is
+// false for one that has a single table.
+func (p *Pipeline) routeOptions(name string) (o sink.RouteOptions, ok bool) {
+	t, ok := p.spec.Sinks.By[name].Iceberg.Template()
+	return sink.RouteOptions{Options: p.sinkOptions(name), Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
+}
+
+// Routes says whether a sink's rows choose their table.
+func (p *Pipeline) Routes(name string) bool {
+	_, ok := p.spec.Sinks.By[name].Iceberg.Template()
+	return ok
+}
+
+// Routed returns the tables of a sink whose rows choose theirs.
+func (p *Pipeline) Routed(ctx context.Context, name string) (*sink.Routed, error) {
+	c, err := p.Catalog(ctx, p.spec.Sinks.By[name].Iceberg.Catalog)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.routed[name]; r != nil {
+		return r, nil
+	}
+	o, _ := p.routeOptions(name)
+	r, err := sink.NewRouted(ctx, c, o, p.exec.Schema(name), time.Now, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", name, err)
+	}
+	p.routed[name] = r
+	return r, nil
+}
+
+// routedBy are the tables of such a sink if they were opened, nil if not.
+func (p *Pipeline) routedBy(name string) *sink.Routed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.routed[name]
+}
+
+// TablesOf lists the tables of a sink whose rows choose theirs, as far as the
+// checkpoint knows them.
+func (p *Pipeline) TablesOf(ctx context.Context, name string) ([]string, error) {
+	cp, err := p.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cp.Tables(ctx, name)
+}
 
 // divided gives rows of a sink to each of its tables that they are for; part is the
 // sink's name, or, of one whose rows choose their table, a batch.RouteName.
