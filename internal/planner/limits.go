@@ -124,6 +124,9 @@ func (c cost) of(n int64) float64 {
 // within returns the most of n offsets that cost no more than total.
 func (c cost) within(n int64, total float64) int64 {
 	if !c.exact {
+		if c.of(n) <= total {
+			return n // the quotient may be beyond what an integer holds
+		}
 		return min(n, int64(total/c.each))
 	}
 	i := sort.Search(len(c.marks), func(i int) bool { return float64(c.marks[i].Bytes) > total })

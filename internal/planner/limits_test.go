@@ -214,3 +214,23 @@ func TestMinimums(t *testing.T) {
 		}
 	}
 }
+
+// TestNearlyNothing: a partition whose records have next to no bytes, as one has that
+// gets only transactions which are aborted, takes no more than there is, whatever a
+// limit divided by their size comes to.
+func TestNearlyNothing(t *testing.T) {
+	for _, each := range []float64{1e-3, 1e-9, 1e-18, 5e-324} {
+		f := facts(batch.Offsets{tp(0): 100, tp(1): 100})
+		f.Available = []batch.Available{
+			{TopicPartition: tp(0), End: 1100, Bytes: each},
+			{TopicPartition: tp(1), End: 1_000_000, Bytes: 1000},
+		}
+		p, err := Next(f, Policy{Limits: Limits{BytesMax: 256 << 20}})
+		if err != nil || p == nil {
+			t.Fatalf("%g bytes each: plan %v, %v", each, p, err)
+		}
+		if r := p.Ranges; r[0].End != 1100 || r[1].End < 200_000 || r[1].End > 300_000 {
+			t.Errorf("%g bytes each: the plan takes %v", each, r)
+		}
+	}
+}
