@@ -224,6 +224,29 @@ func TestPartitionValues(t *testing.T) {
 	}
 }
 
+// TestPartitionsByText: texts are told apart whatever is in them, also where one holds
+// what stands between two.
+func TestPartitionsByText(t *testing.T) {
+	f := newFixture(t)
+	schema := arrow.NewSchema([]arrow.Field{{Name: "a", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "b", Type: arrow.BinaryTypes.String, Nullable: true}}, nil)
+	tbl, err := f.open(func(o *Options) { o.PartitionBy = []string{"a", "b"} }, schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, _, err := array.RecordFromJSON(memory.DefaultAllocator, schema, strings.NewReader(`[
+		{"a": "x", "b": "y\u0000string:z"}, {"a": "x\u0000string:y", "b": "z"}, {"a": "x", "b": null}, {"a": "x", "b": "<nil>"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, file := range f.write(tbl, "a", rows).files {
+		seen[fmt.Sprintf("%#v", file.Partition())] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("4 rows of 4 partitions are in the files of %v", seen)
+	}
+}
+
 // plain drops Iceberg's own names of numbers.
 func plain(v any) any {
 	if v == nil {

@@ -161,11 +161,13 @@ func mapKey(v any) any {
 	return v
 }
 
-// keyOf names the partition of a row. Types tell NULL from the text "null".
+// keyOf names the partition of a row. Types tell NULL from the text "null", and
+// lengths where a text ends.
 func keyOf(values [][]any, row int) string {
 	var key strings.Builder
 	for _, v := range values {
-		fmt.Fprintf(&key, "%T:%v\x00", v[row], v[row])
+		text := fmt.Sprint(v[row])
+		fmt.Fprintf(&key, "%T:%d:%s", v[row], len(text), text)
 	}
 	return key.String()
 }
