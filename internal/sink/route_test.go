@@ -149,6 +149,38 @@ func TestRoutedWriter(t *testing.T) {
 	}
 }
 
+// TestKeptRows: the rows that wait for a Writer take no more memory than is counted,
+// though each record batch has few of them.
+func TestKeptRows(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := f.routed(func(o *RouteOptions) { o.MemoryBytes = 64 << 10 })
+	w := r.Writer(t.Context(), "a", func(tables []string) ([]string, error) { return tables, nil })
+	defer w.Abort()
+	kinds := slices.Repeat([]string{"a", "b"}, 50)
+	kinds[99] = "rare"
+	for from := 0; from < 10_000; from += 500 {
+		rows := rowsOfKinds(from, from+500, kinds...)
+		err := w.Write(rows)
+		rows.Release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var alive int64
+		for _, kept := range w.kept {
+			for _, rows := range kept {
+				alive += sizeOf(rows) // of its buffers, whatever part of them is its own
+			}
+		}
+		if alive > w.memory || alive != w.size {
+			t.Fatalf("after %d rows, what is kept takes %d bytes, counted are %d; the most is %d", from+500, alive, w.size, w.memory)
+		}
+	}
+	if len(w.kept["ns.of_rare"]) == 0 {
+		t.Error("nothing is kept")
+	}
+}
+
 // TestClaims: who feeds a table is known before it has a snapshot, and two sinks do
 // not share one.
 func TestClaims(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/glue"
 )
 
 // A batch may touch many tables. Each of the first ones that come has a Writer of
@@ -75,12 +76,11 @@ func (w *RoutedWriter) Write(rows arrow.RecordBatch) error {
 	if err != nil {
 		return err
 	}
-	size := sizeOf(d.rows)
 	var from int64
 	for i, route := range to {
 		slice := d.rows.NewSlice(from, from+d.counts[i])
 		from += d.counts[i]
-		err := w.add(route, slice, size*d.counts[i]/max(1, d.rows.NumRows()))
+		err := w.add(route, slice)
 		slice.Release()
 		if err != nil {
 			return err
@@ -89,20 +89,26 @@ func (w *RoutedWriter) Write(rows arrow.RecordBatch) error {
 	return nil
 }
 
-// add hands rows to a table's Writer, or keeps them.
-func (w *RoutedWriter) add(to *written, rows arrow.RecordBatch, size int64) error {
+// add hands rows to a table's Writer, or keeps a copy of them: a slice would keep
+// the whole record batch in memory, most of which may be for other tables.
+func (w *RoutedWriter) add(to *written, rows arrow.RecordBatch) error {
 	if to.writer != nil {
 		return to.writer.Write(rows)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if to.table == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.dropped += rows.NumRows()
 		return nil
 	}
-	rows.Retain()
-	w.kept[to.name] = append(w.kept[to.name], rows)
-	if w.size += size; w.size < w.memory {
+	own, err := glue.Copy(rows, 0, rows.NumRows())
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept[to.name] = append(w.kept[to.name], own)
+	if w.size += sizeOf(own); w.size < w.memory {
 		return nil
 	}
 	return w.spill()
@@ -285,6 +291,7 @@ func (w *RoutedWriter) spillOne(to *written, rows []arrow.RecordBatch) error {
 	}
 	files, err := one.Close(w.ctx)
 	if err != nil {
+		one.Abort()
 		return err
 	}
 	to.number, to.nulls = one.number, one.nulls
