@@ -51,13 +51,14 @@ const (
 // only say since when a file has been seen to be unnamed. What they lack is
 // found by listing the folder for names that this pipeline alone gives.
 type trash struct {
-	mu     sync.Mutex
-	since  map[string]time.Time // the zero time: not seen to be unnamed yet
-	lists  map[int64][]string   // the manifests of snapshots that are known
-	looked time.Time
-	found  bool // the notes were read, and the folder was listed
-	dirty  bool
-	saved  time.Time
+	mu       sync.Mutex
+	since    map[string]time.Time // the zero time: not seen to be unnamed yet
+	lists    map[int64][]string   // the manifests of snapshots that are known
+	looked   time.Time
+	recalled bool // the notes were read
+	found    bool // the folder was listed
+	dirty    bool
+	saved    time.Time
 }
 
 // add notes files that may be garbage now, or become it.
@@ -157,25 +158,28 @@ func (t *Table) maintain(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if !t.trash.recalled {
+		t.recall(tbl.Metadata())
+		t.trash.recalled = true
+	}
+	var listed error // where the folder cannot be listed, what is known goes all the same
 	if !t.trash.found {
-		if err := t.search(ctx, tbl); err != nil {
-			return err
-		}
-		t.trash.found = true
+		listed = t.search(ctx, tbl)
+		t.trash.found = listed == nil
 	}
 	named, err := t.inUse(ctx, tbl)
 	if err != nil {
-		return err
+		return errors.Join(listed, err)
 	}
 	due := t.trash.judge(named, now)
 	t.remove(ctx, due)
 	if t.trash.dirty && now.Sub(t.trash.saved) >= saveEvery {
 		if err := t.save(tbl.Metadata()); err != nil {
-			return err
+			return errors.Join(listed, err)
 		}
 		t.trash.dirty, t.trash.saved = false, now
 	}
-	return nil
+	return listed
 }
 
 // judge notes since when each file has not been named, and returns those for
@@ -300,12 +304,10 @@ func (t *Table) remove(ctx context.Context, due []string) {
 	t.trash.dirty = true
 }
 
-// search brings back what earlier processes left: what their notes say, and files
-// that nobody noted. Only names are looked at that this pipeline gives, and
-// metadata files that the table's log has dropped.
+// search finds what earlier processes left and nobody noted. Only names are looked
+// at that this pipeline gives, and metadata files that the table's log has dropped.
 func (t *Table) search(ctx context.Context, tbl *table.Table) error {
 	meta := tbl.Metadata()
-	t.recall(meta)
 	folder := metadataFolder(meta)
 	files, err := t.list(folder)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
@@ -104,6 +106,32 @@ func TestExpiredFilesGo(t *testing.T) {
 	if got := f.ids(nil); !slices.Equal(got, count(2*mergeWidth)) {
 		t.Fatalf("%d rows", len(got))
 	}
+}
+
+// unlistable is a file system whose folders cannot be listed.
+type unlistable struct{ iceio.WriteFileIO }
+
+func (unlistable) WalkDir(string, iofs.WalkDirFunc) error { return iofs.ErrPermission }
+
+// TestFolderThatCannotBeListed: what this process made goes all the same, and what it
+// remembers does not grow with each commit.
+func TestFolderThatCannotBeListed(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(brief)
+	tbl.fs.exchange(unlistable{tbl.fs.current()})
+	for i := range 4 * mergeWidth {
+		f.commit(tbl, fmt.Sprint("a", i), makeRows(i, i+1))
+		f.now = f.now.Add(10 * time.Minute)
+		tbl.Maintain(context.Background())
+	}
+	if live := len(f.load(tbl).meta.Snapshots()); len(tbl.trash.lists) > live+1 {
+		t.Errorf("the manifests of %d snapshots are remembered, %d are live", len(tbl.trash.lists), live)
+	}
+	// Of the last hour each run leaves a list, a metadata file and perhaps a manifest.
+	if got, most := len(f.metadata()), f.needed(tbl)+3*8+mergeWidth; got > most {
+		t.Errorf("%d files are left, want at most %d", got, most)
+	}
+	f.alive()
 }
 
 // TestExpiredFilesGoAfterARestart: what waits survives the process, by its notes
