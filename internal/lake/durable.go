@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,7 +32,9 @@ func durable() {
 }
 
 // localFS is iceberg-go's local file system with durable writes: a file is
-// synced, gets its name when it is whole, and then its folder is synced.
+// synced, gets its name when it is whole, and then its folder is synced. Of a
+// folder that it makes the one above is synced, or a power cut would take the
+// folder with all that is in it.
 type localFS struct {
 	iceio.LocalFS
 	sync func(*os.File) error // (*os.File).Sync; a test watches it
@@ -47,7 +50,7 @@ func localPath(name string) string {
 // Create opens a file that appears under its name when it is closed.
 func (l localFS) Create(name string) (iceio.FileWriter, error) {
 	path := localPath(name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := l.makeFolder(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".frazil-tmp-")
@@ -55,6 +58,21 @@ func (l localFS) Create(name string) (iceio.FileWriter, error) {
 		return nil, err
 	}
 	return &durableFile{File: f, path: path, sync: l.sync}, nil
+}
+
+// makeFolder makes a folder, and those above it that are missing.
+func (l localFS) makeFolder(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(path)
+	if err := l.makeFolder(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(above, l.sync)
 }
 
 // WriteFile writes a whole file.
@@ -90,9 +108,9 @@ func (f *durableFile) Close() error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if err := os.Rename(f.Name(), f.path); err != nil {
-		return err
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return f.syncFolder(filepath.Dir(f.path))
+	return syncFolder(filepath.Dir(f.path), f.sync)
 }
 
 func (f *durableFile) discard() error {
@@ -100,10 +118,10 @@ func (f *durableFile) discard() error {
 	return errors.Join(f.File.Close(), os.Remove(f.Name()))
 }
 
-func (f *durableFile) syncFolder(name string) error {
+func syncFolder(name string, sync func(*os.File) error) error {
 	folder, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.sync(folder), folder.Close())
+	return errors.Join(sync(folder), folder.Close())
 }

@@ -12,10 +12,10 @@ import (
 )
 
 // TestLocalFilesAreDurable: a file has its name when it is whole and synced, and
-// its name is synced, too.
+// its name is synced, too, and that of each folder which was made for it.
 func TestLocalFilesAreDurable(t *testing.T) {
 	dir := t.TempDir()
-	name := filepath.Join(dir, "a", "file")
+	name := filepath.Join(dir, "a", "b", "file")
 	var synced []string
 	l := localFS{sync: func(f *os.File) error {
 		info, err := f.Stat()
@@ -24,7 +24,11 @@ func TestLocalFilesAreDurable(t *testing.T) {
 		}
 		switch {
 		case info.IsDir():
-			synced = append(synced, "folder")
+			inside, err := filepath.Rel(dir, f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			synced = append(synced, inside)
 		case info.Size() == 5:
 			if _, err := os.Stat(name); err == nil {
 				t.Error("the file has its name before it is durable")
@@ -38,7 +42,7 @@ func TestLocalFilesAreDurable(t *testing.T) {
 	if err := l.WriteFile("file://"+name, []byte("12345")); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"whole file", "folder"}; !slices.Equal(synced, want) {
+	if want := []string{".", "a", "whole file", "a/b"}; !slices.Equal(synced, want) {
 		t.Fatalf("synced %v, want %v", synced, want)
 	}
 	broken := errors.New("planned")
