@@ -24,7 +24,6 @@ func CheckAudit(ctx context.Context, sink string, table []string, rows *arrow.Sc
 	if _, err := i.AddSource(source, rows.Fields(), duckdb.Table); err != nil {
 		return err
 	}
-	quoted := func(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 	schema := quoted(strings.Join(table[:len(table)-1], "."))
 	for _, statement := range []string{
 		"CREATE VIEW " + quoted(sink) + " AS FROM " + source,

@@ -62,7 +62,7 @@ func Without(of arrow.RecordBatch, gone []int64) (arrow.RecordBatch, error) {
 	})
 }
 
-// columns makes a record batch of n rows from what make returns for each column.
+// columns makes a record batch of n rows from what column returns for each place.
 func columns(schema *arrow.Schema, n int64, column func(c int) (arrow.Array, error)) (arrow.RecordBatch, error) {
 	made := make([]arrow.Array, 0, schema.NumFields())
 	defer func() {

@@ -77,8 +77,8 @@ func NewStatus(name string, interval time.Duration, now func() time.Time, memory
 		lag:       gauge("frazil_lag_offsets", "Offsets that Kafka has beyond the newest plan."),
 		batch:     gauge("frazil_batch", "Number of the newest batch whose outcome is known."),
 		committed: gauge("frazil_last_batch_timestamp_seconds", "When the newest batch's outcome was known, in seconds since 1970."),
-		records:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_records_total", Help: "Offsets by fate: emitted, tombstone, skipped, aborted, control, lost, absent.", ConstLabels: labels}, []string{"fate"}),
-		rows:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_rows_total", Help: "Rows by sink and fate: written, rejected.", ConstLabels: labels}, []string{"sink", "fate"}),
+		records:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_records_total", Help: "Offsets by fate: emitted, tombstone, skipped, dead_lettered, aborted, control, lost, absent.", ConstLabels: labels}, []string{"fate"}),
+		rows:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frazil_rows_total", Help: "Rows by sink and fate: written, rejected, dead_lettered.", ConstLabels: labels}, []string{"sink", "fate"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "frazil_batch_seconds", Help: "Duration of a batch by phase: prepare, commit, total.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),

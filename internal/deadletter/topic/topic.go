@@ -171,7 +171,7 @@ func (w *Writer) Close(ctx context.Context) (Sent, error) {
 	return Sent(w.acked), w.failed
 }
 
-// Abort lets go of what was not sent yet; what was stays.
+// Abort does nothing: letters go at least once, and those on their way may arrive.
 func (w *Writer) Abort() {}
 
 // prefix is that of the headers that are frazil's.
