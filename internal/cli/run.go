@@ -125,7 +125,7 @@ func (a *app) runSpec(stop context.Context, path string, spec *config.Spec, f ru
 	var p *pipeline.Pipeline // the status is made first, and asked later
 	status := server.NewStatus(spec.Name, interval(spec), time.Now, func() (map[string]int64, int64) { return p.Memory(ctx) })
 	p, err = pipeline.New(ctx, spec, pipeline.Options{
-		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Accept: f.accept, Grace: f.grace, Log: log, Observer: both{show, status},
+		AvailableNow: f.availableNow, Takeover: f.takeover, Adopt: f.adopt, Accept: f.accept, Grace: f.grace, Log: log, Observer: both{show, status, a.mask.Hide},
 	})
 	if err != nil {
 		return inSpec(path, err)
@@ -155,10 +155,22 @@ func interval(spec *config.Spec) time.Duration {
 	return time.Duration(*spec.Trigger.Interval)
 }
 
-// both tells two observers.
-type both struct{ a, b driver.Observer }
+// both tells two observers, and what the spec's variables stand for to neither:
+// /readyz is read by others than those who may read the spec.
+type both struct {
+	a, b driver.Observer
+	hide func(string) string
+}
 
 func (b both) Batch(p driver.Progress)        { b.a.Batch(p); b.b.Batch(p) }
 func (b both) Listed(at time.Time, lag int64) { b.a.Listed(at, lag); b.b.Listed(at, lag) }
-func (b both) Waiting(reason string)          { b.a.Waiting(reason); b.b.Waiting(reason) }
-func (b both) Standby(reason string)          { b.a.Standby(reason); b.b.Standby(reason) }
+func (b both) Waiting(reason string) {
+	reason = b.hide(reason)
+	b.a.Waiting(reason)
+	b.b.Waiting(reason)
+}
+func (b both) Standby(reason string) {
+	reason = b.hide(reason)
+	b.a.Standby(reason)
+	b.b.Standby(reason)
+}

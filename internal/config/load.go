@@ -266,6 +266,7 @@ func (v visitor) Visit(n ast.Node) ast.Visitor {
 	switch s := n.(type) {
 	case *ast.StringNode:
 		s.Value = v.p.replaced(s.Value, s, isTable.MatchString(v.path))
+		v.p.mask.addAddress(s.Value)
 	case *ast.LiteralNode:
 		s.Value.Value = v.p.replaced(s.Value.Value, s, isTable.MatchString(v.path))
 		return nil

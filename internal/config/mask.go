@@ -11,7 +11,7 @@ import (
 // would be found in words that have nothing to do with it.
 const maskMin = 4
 
-// Mask hides the values of variables in what is printed.
+// Mask hides the values of variables, and logins in addresses, in what is printed.
 type Mask struct{ pairs []masked }
 
 type masked struct{ name, value string }
@@ -25,7 +25,26 @@ func (m *Mask) add(name, value string) {
 	}
 }
 
-// Hide replaces each value by the variable that it came from.
+// addAddress hides the password and the query of an address, as they stand in it: a
+// word such as "disable" that is a query's value is no secret anywhere else.
+func (m *Mask) addAddress(text string) {
+	_, rest, ok := strings.Cut(text, "://")
+	if !ok || strings.ContainsAny(text, " \t\r\n") {
+		return
+	}
+	rest, query, hasQuery := strings.Cut(rest, "?")
+	if hasQuery {
+		m.add("?***", "?"+query)
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		if _, password, ok := strings.Cut(rest[:at], ":"); ok && password != "" {
+			m.add(":***@", ":"+password+"@")
+		}
+	}
+}
+
+// Hide replaces each value by the variable that it came from, and each login in an
+// address by stars.
 func (m Mask) Hide(text string) string {
 	if len(m.pairs) == 0 {
 		return text
@@ -39,5 +58,5 @@ func (m Mask) Hide(text string) string {
 	return strings.NewReplacer(all...).Replace(text)
 }
 
-// Mask hides what the spec's variables stand for.
+// Mask hides what the spec's variables stand for, and the logins in its addresses.
 func (s *Spec) Mask() Mask { return s.mask }

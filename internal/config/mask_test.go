@@ -74,3 +74,25 @@ func TestVariablesInEveryValue(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestLoginsInAddressesAreNotPrintedBack: what is written into an address is hidden
+// as it stands there, and its words nowhere else.
+func TestLoginsInAddressesAreNotPrintedBack(t *testing.T) {
+	text := strings.Replace(full, `"https://c"`, `"https://bob:hunter2@c/x?key=disable&t=1"`, 1)
+	if text == full {
+		t.Fatal("the spec has no such address any more")
+	}
+	s, err := Parse("x.yaml", []byte(text), func(string) (string, bool) { return "5", true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"at https://bob:hunter2@c/x?key=disable&t=1: refused":          "at https://bob:***@c/x?***: refused",
+		`{"e":"https://bob:hunter2@c/x?key=disable\u0026t=1 is away"}`: `{"e":"https://bob:***@c/x?*** is away"}`,
+		"disable hunter2 bob": "disable hunter2 bob",
+	} {
+		if got := s.Mask().Hide(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}
