@@ -76,7 +76,7 @@ func (d *Driver) try(ctx context.Context, p *batch.Plan, ready *prepared, watch 
 // ready prepares p for the sinks whose table lacks it, after a revision where
 // one is needed.
 func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepared, error) {
-	kafka := d.patient("Kafka")
+	kafka := d.executing(p)
 	defer kafka.settled()
 	for again := false; ; {
 		lacking, anchored, err := d.lacking(ctx, p)

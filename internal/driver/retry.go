@@ -70,13 +70,22 @@ func (d *Driver) rest(ctx context.Context, pause time.Duration) error {
 type patience struct {
 	d      *Driver
 	server string
+	what   string // that is waited for, in words
 	pause  *backoff.ExponentialBackOff
 	since  time.Time // the first failure; zero: none yet
 	last   bool      // the end was asked for: one more try
 }
 
 func (d *Driver) patient(server string) *patience {
-	return &patience{d: d, server: server, pause: newBackoff()}
+	return &patience{d: d, server: server, what: server, pause: newBackoff()}
+}
+
+// executing is the patience of a batch's execution. It needs Kafka, and a registry and
+// room for files beside: which of them is missing is in the error.
+func (d *Driver) executing(p *batch.Plan) *patience {
+	w := d.patient("Kafka")
+	w.what = fmt.Sprintf("what batch %d needs", p.Batch)
+	return w
 }
 
 // wait returns nil when the step, which failed with this error, is to be tried
@@ -86,18 +95,18 @@ func (w *patience) wait(ctx context.Context, cause error) error {
 		return err
 	}
 	if w.last {
-		return fmt.Errorf("%w: %s did not answer: %w", errDone, w.server, cause)
+		return fmt.Errorf("%w: %s is not there: %w", errDone, w.what, cause)
 	}
 	d := w.d
 	now := d.rooms.Clock.Now()
 	if w.since.IsZero() {
 		w.since = now
-		d.log.Warn("waiting for a server", "server", w.server, "error", cause)
+		d.log.Warn("waiting", "for", w.what, "error", cause)
 	}
 	if away := now.Sub(w.since); !d.contacted[w.server] && away >= d.opts.StartTimeout {
 		return fmt.Errorf("%s did not answer for %s; is it running, and is its address right? %w", w.server, away.Round(time.Second), cause)
 	}
-	d.watch.Waiting(fmt.Sprintf("%s: %v", w.server, cause))
+	d.watch.Waiting(fmt.Sprintf("%s: %v", w.what, cause))
 	err := d.rest(ctx, w.pause.NextBackOff())
 	w.last = errors.Is(err, errDone)
 	if w.last {

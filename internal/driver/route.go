@@ -322,7 +322,7 @@ func (d *Driver) routed(ctx context.Context, p *batch.Plan) (*prepared, error) {
 	if !d.unbound(p) {
 		return nil, nil
 	}
-	kafka, begun := d.patient("Kafka"), d.rooms.Clock.Now()
+	kafka, begun := d.executing(p), d.rooms.Clock.Now()
 	defer kafka.settled()
 	for {
 		r, err := d.prepareAs(ctx, p, d.working(p), d.allLetters())

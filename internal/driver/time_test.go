@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,8 @@ type solo struct {
 	starts   []time.Duration // of batches, from begun
 	commit   func() error    // called before each commit; an error is its answer
 	list     func() error    // called before each question to Kafka
+	write    func() error    // called before files are begun
+	waits    []string        // what the driver said it waits for
 	stopping context.CancelFunc
 	ended    chan error
 	turn     atomic.Int64 // handed over where the test goes on to let time pass
@@ -39,7 +42,7 @@ func newSolo(t *testing.T, records int) *solo {
 	p.exec = &simExecutor{p: p, overlays: map[string]*overlay{}}
 	s := &solo{T: t, world: w, begun: time.Now(), ended: make(chan error, 1)}
 	s.commit = func() error { return nil }
-	s.list = s.commit
+	s.list, s.write = s.commit, s.commit
 	s.rooms, s.opts = p.rooms()
 	s.rooms.Clock, s.rooms.Tasks = soloClock{s: s}, inTurn{}
 	s.rooms.Source = soloSource{s.rooms.Source, s}
@@ -82,7 +85,7 @@ func (s *solo) elapsed() time.Duration { return time.Since(s.begun) }
 
 func (s *solo) Batch(p driver.Progress) { s.starts = append(s.starts, p.Start.Sub(s.begun)) }
 func (s *solo) Listed(time.Time, int64) {}
-func (s *solo) Waiting(string)          {}
+func (s *solo) Waiting(reason string)   { s.waits = append(s.waits, reason) }
 func (s *solo) Standby(string)          {}
 func (s *solo) committed() int64        { return s.tables[0].stamp(0).Total.Written }
 func (s *solo) expect(want ...time.Duration) {
@@ -142,6 +145,13 @@ type soloTable struct {
 func (t soloTable) Load(ctx context.Context) (driver.View, error) {
 	v, err := t.Table.Load(ctx)
 	return soloView{v, t.s}, err
+}
+
+func (t soloTable) Writer(ctx context.Context, attempt string) (driver.Writer, error) {
+	if err := t.s.write(); err != nil {
+		return nil, err
+	}
+	return t.Table.Writer(ctx, attempt)
 }
 
 type soloView struct {
@@ -268,6 +278,32 @@ func TestStop(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFullDisk: a warehouse without room is waited for as what the batch needs, not as
+// Kafka, which is there.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSolo(t, 4)
+		s.write = down(time.Hour)
+		s.run()
+		s.after(59 * time.Minute)
+		if s.tables[0].head != 0 || len(s.waits) == 0 {
+			t.Fatalf("the head is %d, it waited for %q", s.tables[0].head, s.waits)
+		}
+		for _, reason := range s.waits {
+			if !strings.HasPrefix(reason, "what batch 0 needs: ") || !strings.Contains(reason, "it is down") {
+				t.Fatalf("it waits for %q", reason)
+			}
+		}
+		s.after(2 * time.Minute)
+		if s.committed() != 4 || s.waits[len(s.waits)-1] != "" {
+			t.Errorf("%d records are committed after there is room, it waits for %q", s.committed(), s.waits[len(s.waits)-1])
+		}
+		if err := s.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestServersThatAreAway: one that never answered is fatal after a while, one
