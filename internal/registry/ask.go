@@ -47,6 +47,18 @@ func retried[T any](ctx context.Context, c *Client, what string, question func(c
 	}
 }
 
+// errNoSchema stands for an answer in JSON that has no schema in it: to take that for
+// an empty one would make records bad that are not.
+var errNoSchema = errors.New("there is no schema in the answer")
+
+// nonEmpty is what a question for a schema was answered with.
+func nonEmpty[T any](answer T, s sr.Schema, err error) (T, error) {
+	if err == nil && s.Schema == "" {
+		err = errNoSchema
+	}
+	return answer, err
+}
+
 // messageMax is how much of a registry's own words an error shows.
 const messageMax = 200
 
@@ -69,7 +81,7 @@ func judge(err error) error {
 		return fmt.Errorf("%w: its certificate is not trusted; check tls ca: %w", batch.ErrInvalid, err)
 	case isAlert(err):
 		return fmt.Errorf("%w: it refused the TLS connection; check tls cert and key: %w", batch.ErrInvalid, err)
-	case is[*json.SyntaxError](err), is[*json.UnmarshalTypeError](err):
+	case is[*json.SyntaxError](err), is[*json.UnmarshalTypeError](err), errors.Is(err, errNoSchema):
 		return fmt.Errorf("%w: what answers is not a schema registry; check registry.url", batch.ErrInvalid)
 	}
 	return fmt.Errorf("%w: it does not answer; is it running, and is registry.url right? %w", batch.ErrUnavailable, err)
@@ -85,7 +97,7 @@ func judgeAnswer(e *sr.ResponseError) error {
 	switch {
 	case e.StatusCode == http.StatusUnauthorized, e.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%w: %s; check username and password, or token, of registry, and what they may read", batch.ErrInvalid, says)
-	case e.StatusCode == http.StatusNotFound && e.ErrorCode != 0:
+	case e.StatusCode == http.StatusNotFound && e.ErrorCode/100 == http.StatusNotFound: // 40401 to 40403
 		return fmt.Errorf("%w (%s)", ErrUnknown, says)
 	case e.StatusCode == http.StatusNotFound: // a page that is not there, not a schema
 		return fmt.Errorf("%w: %s: that is no answer of a schema registry; check the path of registry.url", batch.ErrInvalid, says)

@@ -243,9 +243,17 @@ func (c *Client) IDByGUID(ctx context.Context, guid string) (int32, error) {
 // defaultContext is the name of a registry's own context.
 const defaultContext = "."
 
+// noSchema is a registry's code for a schema that it does not have.
+const noSchema = 40403
+
 func (c *Client) askGUID(ctx context.Context, guid string) (int32, error) {
 	all, err := retried(ctx, c, "schema "+guid, func(ctx context.Context, a ask) ([]sr.ContextID, error) {
-		return a.SchemaIDsByGUID(ctx, guid)
+		all, err := a.SchemaIDsByGUID(ctx, guid)
+		var answer *sr.ResponseError
+		if errors.As(err, &answer) && answer.ErrorCode == http.StatusNotFound {
+			answer.ErrorCode = noSchema // an older registry, which knows no GUIDs
+		}
+		return all, err
 	})
 	if err != nil {
 		return 0, err
@@ -268,7 +276,8 @@ func (c *Client) askGUID(ctx context.Context, guid string) (int32, error) {
 
 func (c *Client) askID(ctx context.Context, id int32) (Schema, error) {
 	got, err := retried(ctx, c, "schema "+strconv.Itoa(int(id)), func(ctx context.Context, a ask) (sr.Schema, error) {
-		return a.SchemaByID(ctx, int(id))
+		s, err := a.SchemaByID(ctx, int(id))
+		return nonEmpty(s, s, err)
 	})
 	if err != nil {
 		return Schema{}, err
@@ -299,7 +308,8 @@ func (c *Client) subject(ctx context.Context, subject string, number int) (sr.Su
 		what = fmt.Sprintf("subject %q", subject)
 	}
 	return retried(ctx, c, what, func(ctx context.Context, a ask) (sr.SubjectSchema, error) {
-		return a.SchemaByVersion(ctx, subject, number)
+		s, err := a.SchemaByVersion(ctx, subject, number)
+		return nonEmpty(s, s.Schema, err)
 	})
 }
 

@@ -145,6 +145,10 @@ func TestKinds(t *testing.T) {
 	}{
 		{404, `{"error_code":40403,"message":"Schema 1 not found"}`, ErrUnknown, "Schema 1 not found"},
 		{404, `<html>no such page</html>`, batch.ErrInvalid, "no answer of a schema registry; check the path"},
+		{404, `{"error_code":404,"message":"HTTP 404 Not Found"}`, batch.ErrInvalid, "no answer of a schema registry; check the path"},
+		{200, `{"status":"up"}`, batch.ErrInvalid, "not a schema registry"},
+		{200, `null`, batch.ErrInvalid, "not a schema registry"},
+		{200, `{"schema":""}`, batch.ErrInvalid, "not a schema registry"},
 		{401, `{"error_code":401,"message":"Unauthorized"}`, batch.ErrInvalid, "check username and password, or token, of registry"},
 		{403, `{"error_code":40301,"message":"Forbidden"}`, batch.ErrInvalid, "check username and password, or token, of registry"},
 		{429, `{"error_code":42900,"message":"slow down"}`, batch.ErrUnavailable, "slow down"},
@@ -354,6 +358,19 @@ func TestIDByGUID(t *testing.T) {
 	k.pass(unknownFor)
 	if _, err := c.IDByGUID(t.Context(), other); !errors.Is(err, ErrUnknown) || asked.Load() != 3 {
 		t.Errorf("later: %v after %d questions", err, asked.Load())
+	}
+}
+
+// TestGUIDsThatAreNotThere: a registry that knows no GUIDs has no such schema.
+func TestGUIDsThatAreNotThere(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		w.Write([]byte(`{"error_code":404,"message":"HTTP 404 Not Found"}`))
+	}))
+	defer s.Close()
+	c, _ := open(t, Options{URLs: []string{s.URL}})
+	if _, err := c.IDByGUID(t.Context(), "00000000-0000-0000-0000-000000000001"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("it says %v", err)
 	}
 }
 
