@@ -29,8 +29,9 @@ type avroCompiler struct {
 }
 
 // compile returns the operation for values of w that go into the column of r, and
-// how many values it appends to columns beside the elements of lists. An error
-// says why the two do not fit.
+// how many values, and bytes of texts that the schema has and not the record, it
+// appends to columns beside the elements of lists. An error says why the two do
+// not fit.
 func (c *avroCompiler) compile(w, r *avroType, to column) (avroOp, int, error) {
 	if c.ops++; c.ops > opsMax {
 		return nil, 0, fmt.Errorf("the schemas need more than %d steps", opsMax)
@@ -53,13 +54,24 @@ func (c *avroCompiler) compile(w, r *avroType, to column) (avroOp, int, error) {
 		if !namesMatch(w, r) {
 			return nil, 0, fmt.Errorf("it was written as enum %s, and the column is of %s", w.name, r.name)
 		}
-		return enumOp(w, r, to.(*varied)), 1, nil
+		return enumOp(w, r, to.(*varied)), 1 + longest(r.symbols), nil
 	}
 	op, err := scalarOp(w, r, to)
-	if r.logical == "duration" {
+	switch _, text := to.(*varied); {
+	case r.logical == "duration":
 		return op, 4, err
+	case r.logical == "decimal" && text:
+		return op, 1 + r.precision, err // a byte may come to all of its digits
 	}
 	return op, 1, err
+}
+
+// longest is the length of the longest of these.
+func longest(texts []string) (n int) {
+	for _, text := range texts {
+		n = max(n, len(text))
+	}
+	return n
 }
 
 // writerUnion resolves each branch. One that does not fit is an error of the

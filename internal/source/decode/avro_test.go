@@ -576,6 +576,17 @@ func TestAvroBounds(t *testing.T) {
 	if err := d.Append(Record{Value: value}); err == nil || !strings.Contains(err.Error(), "too large for a record") {
 		t.Errorf("got %v", err)
 	}
+	symbol := strings.Repeat("S", 1000)
+	for of, item := range map[string]string{
+		"enums":    `{"type":"enum","name":"E","symbols":["` + symbol + `"]}`,
+		"decimals": `{"type":"bytes","logicalType":"decimal","precision":1000,"scale":999}`,
+	} {
+		d := avroOf(t, oneField(`{"type":"array","items":`+item+`}`))
+		value := append(fromHex(t, "c0b802"), make([]byte, 20_001)...) // 20,000 of one byte each
+		if err := d.Append(Record{Value: value}); err == nil || !strings.Contains(err.Error(), "too large for a record") {
+			t.Errorf("%s: got %v, and columns of %d bytes", of, err, d.Bytes())
+		}
+	}
 	tree := `{"type":"record","name":"T","fields":[{"name":"next","type":["null","T"]}]}`
 	d, err = newAvro(Options{Reader: Schema{Text: oneField(`"int"`)}, Framing: "registry", Schemas: registryOf{2: {Type: "AVRO", Text: `{"type":"record","name":"R","fields":[{"name":"t","type":` + tree + `},{"name":"v","type":"int"}]}`}}})
 	if err != nil {

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -325,6 +327,28 @@ func TestProtobufSchemas(t *testing.T) {
 		}
 		if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// TestProtobufTextsOfTheSchema: what the schema has and a record only points at, names
+// of symbols and defaults, does not fill the memory.
+func TestProtobufTextsOfTheSchema(t *testing.T) {
+	long := strings.Repeat("S", 1000)
+	for of, c := range map[string]struct {
+		fields string
+		value  []byte
+	}{
+		"symbols":  {`repeated E e = 1 [packed = true];`, protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), make([]byte, 20_000))},
+		"defaults": {`repeated D d = 1;`, bytes.Repeat([]byte{0x0a, 0x00}, 20_000)},
+	} {
+		d, _ := protobuf(t, Options{Message: "R", Reader: Schema{Type: TypeProtobuf, Text: `syntax = "proto2";
+			enum E { ` + long + ` = 0; }
+			message D { optional string s = 1 [default = "` + long + `"]; }
+			message R { ` + c.fields + ` }`}})
+		var e *Error
+		if err := d.Append(Record{Value: c.value}); !errors.As(err, &e) || e.Code != batch.CodeOversize {
+			t.Errorf("%s: got %v, and columns of %d bytes", of, err, d.Bytes())
 		}
 	}
 }

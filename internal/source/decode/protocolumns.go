@@ -18,7 +18,7 @@ type protoNode struct {
 	column *structure // nil for a wrapper and a message without fields
 	flag   *boolean   // of a message without fields
 	slots  []protoSlot
-	cells  int // columns of values below it: what one message takes, if it is empty
+	cells  int // columns of values below it, and bytes of defaults: what one message takes, if it is empty
 	// whole: a field below is required, so that a part of it cannot be read alone.
 	whole bool
 	empty *wireMessage // reads a message that is not there
@@ -149,7 +149,8 @@ func (t *protoTree) node(m protoreflect.MessageDescriptor) (*protoNode, error) {
 		}
 		s := &n.slots[i]
 		n.whole = n.whole || s.absent == absentError || s.list == nil && s.node != nil && s.node.whole
-		if n.cells++; s.list == nil && s.node != nil {
+		n.cells += 1 + len(s.text)
+		if s.list == nil && s.node != nil {
 			n.cells += s.node.cells
 		}
 		fields = append(fields, arrow.Field{Name: name, Type: kind, Nullable: true})

@@ -18,10 +18,11 @@ import (
 // as Protobuf's own libraries take.
 const protoDepthMax = 100
 
-// What a record may take beyond its bytes, in values of columns and bytes that are
-// read again: an element without fields has two bytes, and a NULL or zero for each
-// field that it could have; messages in parts inside of messages in parts are read
-// many times.
+// What a record may take beyond its bytes, in values of columns, bytes that are
+// read again, and texts that the schema has and not the record: an element without
+// fields has two bytes, and a NULL, a zero or a default for each field that it could
+// have; a symbol of an enum has one byte, and its name in the column; messages in
+// parts inside of messages in parts are read many times.
 const (
 	spareFree    = 4 << 20
 	sparePerByte = 4
@@ -49,7 +50,7 @@ func (d *protoWire) spend(n, at int) error {
 	if d.spare -= n; d.spare >= 0 {
 		return nil
 	}
-	err := &Error{Code: batch.CodeOversize, Reason: "the record takes too much: it has too many elements whose fields are absent, or messages in parts", Pos: at}
+	err := &Error{Code: batch.CodeOversize, Reason: "the record takes too much: it has too many elements whose fields are absent, symbols of enums, or messages in parts", Pos: at}
 	if d.fixed >= 0 {
 		err.Pos = d.fixed
 	}
@@ -429,9 +430,10 @@ func (d *protoWire) value(f *wireField, i, end int) (int, error) {
 		return stop, nil
 	}
 	if f.names != nil && (!f.unsigned || v <= math.MaxInt32) && uint64(int64(int32(v))) == v {
+		was := len(f.cell.bytes.data)
 		f.cell.bytes.data = f.names.append(f.cell.bytes.data, int32(v))
 		f.cell.bytes.end()
-		return i, nil
+		return i, d.spend(len(f.cell.bytes.data)-was, at)
 	}
 	if !f.cell.number(v, f.unsigned) {
 		if f.unsigned {
