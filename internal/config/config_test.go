@@ -54,6 +54,17 @@ func TestDefaultsAndVariables(t *testing.T) {
 	}
 }
 
+// TestNotANumber: NaN is below no limit and above none.
+func TestNotANumber(t *testing.T) {
+	_, err := Parse("bad.yaml", []byte(good+"dead_letter: {kafka: {brokers: [\"b:9092\"], topic: bad}, max_fraction: .nan}\n"), env)
+	if err == nil || !strings.Contains(err.Error(), "NaN is not between 0 and 1") {
+		t.Errorf("max_fraction: %v", err)
+	}
+	if b, err := ParseBytes("nanMiB"); err == nil {
+		t.Errorf("a size: %d", b)
+	}
+}
+
 // TestSinkHash: what rows depend on changes the hash; nothing else does.
 func TestSinkHash(t *testing.T) {
 	before := parseGood(t, good).SinkHash("a")

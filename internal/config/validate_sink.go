@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,7 +77,7 @@ func (p *parse) deadLetter(s *Spec, taken map[string]string) {
 		most := maxFraction
 		d.MaxFraction = &most
 	}
-	if m := *d.MaxFraction; m < 0 || m > 1 {
+	if m := *d.MaxFraction; math.IsNaN(m) || m < 0 || m > 1 {
 		p.fail("dead_letter.max_fraction", "%g is not between 0 and 1; 0.01 is one of a hundred records", m)
 	}
 	if (d.Iceberg == nil) == (d.Kafka == nil) {

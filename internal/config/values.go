@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +45,7 @@ func ParseBytes(text string) (Bytes, error) {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || n < 0 || n*u.bytes > 1<<62 {
+		if err != nil || math.IsNaN(n) || n < 0 || n*u.bytes > 1<<62 {
 			break
 		}
 		return Bytes(n * u.bytes), nil
