@@ -6,6 +6,17 @@ type Stamped struct {
 	Stamp    *Stamp
 }
 
+// Copy is a snapshot of another writer that added files of an attempt of a pipeline.
+type Copy struct {
+	Snapshot int64
+	Parent   int64 // upon which it was built; 0: none
+	Attempt  string
+	Files    []string
+	Rows     int64 // of these files, that the head has
+	// Staged says that it is the attempt that is staged for an audit.
+	Staged bool
+}
+
 // Ancestry says how a table's tag relates to the head of its branch.
 type Ancestry int
 

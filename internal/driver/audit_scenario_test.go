@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -244,4 +245,70 @@ func TestPublishedByHand(t *testing.T) {
 			s.settles()
 		})
 	}
+}
+
+// cherryPick makes a snapshot of another writer with the files of what is staged in
+// table 1, on a head that has moved on: where it has not, engines move the branch.
+func (s *scenario) cherryPick() (copied int64) {
+	t := s.tables[1]
+	s.foreignAppend(1)
+	f := t.snaps[t.staged[0]].added
+	s.foreignSnapshot(1, "cherry-pick", append(s.headFiles(1), f.name))
+	t.snaps[t.head].added = f
+	s.byHand = true
+	return t.head
+}
+
+// TestCherryPicked: somebody copies a batch that its audit held back to the branch.
+// The copy has no stamp, so its rows would go in twice; the driver stops, before
+// anything is committed, until they are gone again, whether or not the staging is
+// still there to compare with.
+func TestCherryPicked(t *testing.T) {
+	for name, change := range map[string]struct {
+		also, mend func(s *scenario, copied int64)
+	}{
+		"the branch goes back":               {nil, func(s *scenario, copied int64) { s.tables[1].head = s.tables[1].snaps[copied].parent }},
+		"others have committed since":        {func(s *scenario, _ int64) { s.foreignAppend(1) }, deleteCopied},
+		"the branch of the audit is dropped": {func(s *scenario, _ int64) { s.tables[1].staged[0] = 0 }, deleteCopied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := audited(t)
+			s.until(0, "audit t1")
+			s.procs[0].kill()
+			copied := s.cherryPick()
+			if change.also != nil {
+				change.also(s, copied)
+			}
+			s.procs[0].start()
+			s.stops(0, batch.ErrDataLost, "rows of a batch that this pipeline has not committed")
+			change.mend(s, copied)
+			s.settles()
+		})
+	}
+}
+
+// deleteCopied removes the copied file from the branch with a later snapshot.
+func deleteCopied(s *scenario, copied int64) {
+	name := s.tables[1].snaps[copied].added.name
+	s.foreignSnapshot(1, "delete", slices.DeleteFunc(s.headFiles(1), func(f string) bool { return f == name }))
+}
+
+// TestCherryPickedMeanwhile: the copy is made after the driver's last look.
+func TestCherryPickedMeanwhile(t *testing.T) {
+	s := audited(t)
+	s.until(0, "publish t1")
+	s.cherryPick()
+	s.stops(0, batch.ErrDataLost, "rows of a batch that this pipeline has not committed")
+}
+
+// TestCopyOfAnother: what another pipeline wrote and somebody copied is none of the
+// pipeline's business.
+func TestCopyOfAnother(t *testing.T) {
+	s := audited(t)
+	s.until(0, "audit t1")
+	s.procs[0].kill()
+	s.foreignAppend(1)
+	t1 := s.tables[1]
+	t1.snaps[t1.head].added = simFiles{name: s.headFiles(1)[len(s.headFiles(1))-1], rows: 1}
+	s.settles()
 }

@@ -94,5 +94,5 @@ func (d *Driver) checkSink(ctx context.Context, p *batch.Plan, s *sink) error {
 	if _, back := d.inc.Targets[s.Name]; back && p == nil { // a rewind leads out of a rollback
 		return nil
 	}
-	return d.checkAncestry(s, view)
+	return d.checkAncestry(ctx, s, view)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -21,7 +22,7 @@ func (d *Driver) look(ctx context.Context, p *batch.Plan, s *sink, sp *batch.Sin
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.checkAncestry(s, view); err != nil {
+	if err := d.checkAncestry(ctx, s, view); err != nil {
 		return nil, nil, err
 	}
 	if err := d.checkUntagged(s, view); err != nil {
@@ -115,7 +116,7 @@ func (d *Driver) checkUntagged(s *sink, view View) error {
 
 // checkAncestry stops when the tagged snapshot is not part of the table any
 // more.
-func (d *Driver) checkAncestry(s *sink, view View) error {
+func (d *Driver) checkAncestry(ctx context.Context, s *sink, view View) error {
 	switch view.Ancestry() {
 	case batch.NotAncestor:
 		return fmt.Errorf("%w: the table of sink %s was rolled back behind what this pipeline committed (%s). "+
@@ -127,7 +128,10 @@ func (d *Driver) checkAncestry(s *sink, view View) error {
 		}
 	case batch.IsAncestor:
 	}
-	return d.checkClaimed(s, view)
+	if err := d.checkClaimed(s, view); err != nil {
+		return err
+	}
+	return d.checkCopied(ctx, s, view)
 }
 
 // checkClaimed stops where the branch has snapshots with our stamps behind the
@@ -148,6 +152,34 @@ func (d *Driver) checkClaimed(s *sink, view View) error {
 				"If these rows shall stay, put the tag on snapshot %d; else roll the branch back to snapshot %d. Then start again",
 				batch.ErrDataLost, s.Name, h.Snapshot, h.Stamp.First, h.Stamp.Last, tag, view.Tagged(), h.Snapshot, view.Tagged())
 		}
+	}
+	return nil
+}
+
+// checkCopied stops where another writer put files of a batch on the branch that is
+// not committed, as one does who cherry-picks what an audit held back: the copy has
+// no stamp, so the pipeline would commit the rows once more.
+func (d *Driver) checkCopied(ctx context.Context, s *sink, view View) error {
+	if d.rooms.Replay != nil { // the tag of a run says nothing of the pipeline's batches
+		return nil
+	}
+	var copies []batch.Copy
+	err := d.retry(ctx, "the catalog", func() (err error) { copies, err = view.Copied(ctx); return err })
+	if err != nil || len(copies) == 0 {
+		return err
+	}
+	var attempts []batch.Attempt // those of another pipeline that writes here are not ours to judge
+	err = d.retry(ctx, "the checkpoint", func() (err error) { attempts, err = d.rooms.Checkpoint.Attempts(ctx); return err })
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		if !c.Staged && !slices.ContainsFunc(attempts, func(a batch.Attempt) bool { return a.Name == c.Attempt }) {
+			continue
+		}
+		return fmt.Errorf("%w: snapshot %d of the table of sink %s has %d rows of a batch that this pipeline has not committed (attempt %s): another writer put them there, as cherrypick_snapshot does with a batch that an audit held back, and the batch would go in twice. "+
+			"Roll the branch back to snapshot %d, or delete these rows; where others have committed since, `frazil checkpoint rewind --drop-foreign` takes out theirs, too. Then start again: the pipeline commits the batch itself; to publish it as it is, take the rule out",
+			batch.ErrDataLost, c.Snapshot, s.Name, c.Rows, c.Attempt, c.Parent)
 	}
 	return nil
 }

@@ -348,7 +348,7 @@ func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error
 			return fmt.Errorf("%w: the table carries incarnation %d-%s", batch.ErrFenced, st.Incarnation, st.IncarnationID)
 		}
 		if _, back := d.inc.Targets[s.Name]; !back { // a rewind leads out of a rollback
-			if err := d.checkAncestry(s, view); err != nil {
+			if err := d.checkAncestry(ctx, s, view); err != nil {
 				return err
 			}
 		}
@@ -481,7 +481,7 @@ func (d *Driver) adoptRoute(ctx context.Context, p *batch.Plan, s *sink, sp *bat
 // join takes what the table of a new sink carries: nothing, or the stamp of the
 // time when the sink was in the spec before.
 func (d *Driver) join(ctx context.Context, s *sink, view View) error {
-	if err := d.checkAncestry(s, view); err != nil {
+	if err := d.checkAncestry(ctx, s, view); err != nil {
 		return err
 	}
 	st := view.Stamp()

@@ -178,6 +178,9 @@ type View interface {
 	// Commit with its stamp publishes that snapshot where the branch is still where
 	// it was, and ends the staging in any case.
 	Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, files Files, err error)
+	// Copied is what other writers put on the branch behind the tag of files of
+	// attempts that the tag does not have, and is still there.
+	Copied(ctx context.Context) ([]batch.Copy, error)
 	// Streams are the pipeline's other streams that have a tag here.
 	Streams() []string
 	// Untag removes the tag, where it still is on the snapshot that was seen.

@@ -225,7 +225,7 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 // taken is the stamp of a table which nobody commits to while this driver opens
 // the pipeline.
 func (d *Driver) taken(ctx context.Context, s *sink, view View) (*batch.Stamp, error) {
-	if err := d.checkAncestry(s, view); err != nil {
+	if err := d.checkAncestry(ctx, s, view); err != nil {
 		return nil, err
 	}
 	if err := d.checkUntagged(s, view); err != nil {

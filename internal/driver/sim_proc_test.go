@@ -411,6 +411,8 @@ func (w *world) judge(p *proc) {
 		w.putTagsBack()
 	case says("put the tag on snapshot"):
 		w.expect(p, w.byHand)
+	case says("that this pipeline has not committed"):
+		w.expect(p, w.byHand)
 	case says("frazil checkpoint recover"):
 		w.expect(p, w.losses+w.drops > 0 || p.sawBack)
 		w.operator(p.pipe, "recover", func(ctx context.Context, d *driver.Driver) error { return d.Recover(ctx, "") })

@@ -630,6 +630,27 @@ func (v *simView) Ancestry() batch.Ancestry { return v.ancestry }
 func (v *simView) Head() int64              { return v.head }
 func (v *simView) History() []batch.Stamped { return v.history }
 
+// Copied implements driver.View.
+func (v *simView) Copied(context.Context) (copies []batch.Copy, err error) {
+	t := v.p.w.tables[v.i]
+	for _, h := range v.history {
+		if h.Snapshot == v.tag {
+			break
+		}
+		s := t.snaps[h.Snapshot]
+		if s.stamp == nil && s.added.name != "" && slices.Contains(v.files, s.added.name) {
+			copies = append(copies, batch.Copy{
+				Snapshot: s.id, Parent: s.parent, Rows: s.added.rows, Attempt: strings.Split(s.added.name, "/")[0],
+				Staged: v.staged != 0 && t.snaps[v.staged].added.name == s.added.name,
+			})
+		}
+	}
+	if len(copies) > 0 {
+		err = v.p.flaky("look for copies")
+	}
+	return copies, err
+}
+
 func (v *simView) Streams() []string {
 	if v.p.pipe == 0 && v.streams {
 		return []string{batch.StreamReplay}

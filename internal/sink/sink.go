@@ -104,6 +104,7 @@ type Table struct {
 	mu        sync.Mutex
 	manifests map[int64][]iceberg.ManifestFile // of snapshots that were committed here
 	small     map[string][]byte                // manifests of few files that were written here, for merging
+	copies    map[int64][]batch.Copy           // by other writers' snapshots that were looked at
 	trash     trash
 }
 
@@ -113,7 +114,7 @@ type Table struct {
 func Open(ctx context.Context, c *lake.Catalog, o Options, rows *arrow.Schema, now func() time.Time, log *slog.Logger) (*Table, error) {
 	t := &Table{
 		opts: o.withDefaults(), catalog: c, rows: rows, now: now, log: log,
-		manifests: map[int64][]iceberg.ManifestFile{}, small: map[string][]byte{},
+		manifests: map[int64][]iceberg.ManifestFile{}, small: map[string][]byte{}, copies: map[int64][]batch.Copy{},
 		trash: trash{since: map[string]time.Time{}, lists: map[int64][]string{}},
 	}
 	t.ident = strings.Split(o.Table, ".")
