@@ -99,7 +99,7 @@ func (a *auditor) Audit(ctx context.Context, snapshot int64) error {
 	for _, rule := range a.rules.Names {
 		rows, example, err := wrongRows(ctx, e, a.rules.By[rule].SQL)
 		if err != nil {
-			return fmt.Errorf("audit %s: %w", rule, err)
+			return fmt.Errorf("audit %s: %w\nWhere it is a file of the staged batch that is gone, start again: what is staged is looked at then, and executed again where it lacks a file", rule, err)
 		}
 		if rows == 0 {
 			continue

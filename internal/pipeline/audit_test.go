@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +185,73 @@ func TestAuditToDeadLettersAsks(t *testing.T) {
 			t.Errorf("%v: %v", change, err)
 		}
 	}
+}
+
+// stagedFiles are the data files on the branch where a batch waits for its audit, that
+// the table does not have.
+func (p *proof) stagedFiles(pl *Pipeline) (names []string) {
+	p.Helper()
+	tbl, err := pl.loadNamed(p.Context(), "lake", "a.odd")
+	if err != nil {
+		p.Fatal(err)
+	}
+	meta := tbl.Metadata()
+	s := meta.SnapshotByName("frazil-proof.audit")
+	if s == nil {
+		p.Fatal("nothing is staged")
+	}
+	files, err := tbl.FS(p.Context())
+	if err != nil {
+		p.Fatal(err)
+	}
+	manifests, err := s.Manifests(files)
+	if err != nil {
+		p.Fatal(err)
+	}
+	for _, m := range manifests {
+		if m.SnapshotID() != s.SnapshotID {
+			continue
+		}
+		for e, err := range m.Entries(files, true) {
+			if err != nil {
+				p.Fatal(err)
+			}
+			names = append(names, strings.TrimPrefix(e.DataFile().FilePath(), "file://"))
+		}
+	}
+	return names
+}
+
+// TestStagedFileDeleted: a batch that was held back, and of which somebody deleted a
+// file, is executed again from its plan.
+func TestStagedFileDeleted(t *testing.T) {
+	p := newProof(t)
+	rules := p.audited(`small: "SELECT * FROM odd WHERE id > 50"`)
+	p.spec = rules
+	p.produce(40)
+	p.run()
+	p.produce(40)
+	if err := p.open(Options{AvailableNow: true, Takeover: true}).Run(p.Context(), p.Context()); !errors.Is(err, batch.ErrInvalid) {
+		t.Fatal(err)
+	}
+	for _, name := range p.stagedFiles(p.open(Options{ReadOnly: true})) {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := p.open(Options{AvailableNow: true, Takeover: true}).Run(p.Context(), p.Context())
+	if !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "small: 15 rows") {
+		t.Fatalf("it was not executed and audited again: %v", err)
+	}
+	for _, name := range p.stagedFiles(p.open(Options{ReadOnly: true})) {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.spec = p.audited(`small: "SELECT * FROM odd WHERE id > 500"`)
+	p.run()
+	if got := fmt.Sprint(lines(t, p.open(Options{ReadOnly: true}), "SELECT concat(count(*), ' to ', max(id), ' sum ', sum(id)) FROM odd")); got != "[40 to 79 sum 1600]" {
+		t.Fatal(got)
+	}
+	p.clean(p.open(Options{ReadOnly: true}))
 }

@@ -2,8 +2,12 @@ package sink
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 
 	"github.com/apache/iceberg-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/lake"
@@ -27,7 +31,9 @@ func (v *View) Stage(ctx context.Context, stamp *batch.Stamp, files *Files) (int
 
 // Staged returns what is staged and can be committed; no stamp if nothing is. Files
 // of format 3 have numbers for their rows that only the staged snapshot itself may
-// use, so they can be published, and not committed on another head.
+// use, so they can be published, and not committed on another head. What lacks a file,
+// because somebody deleted it, cannot be committed either: its plan gives the rows
+// again.
 func (v *View) Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, files *Files, err error) {
 	if v.staged == nil || v.staged.SchemaID == nil || v.meta.Version() > 2 && !v.sameHead() {
 		return 0, nil, nil, context.Cause(ctx)
@@ -38,7 +44,7 @@ func (v *View) Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, 
 	files = &Files{table: v.meta.TableUUID(), schema: *v.staged.SchemaID, spec: v.meta.DefaultPartitionSpec()}
 	manifests, err := v.t.manifestsOf(v.staged)
 	if err != nil {
-		return 0, nil, nil, err
+		return 0, nil, nil, v.lacks(err)
 	}
 	for _, m := range manifests {
 		if m.SnapshotID() != v.staged.SnapshotID {
@@ -48,10 +54,48 @@ func (v *View) Staged(ctx context.Context) (snapshot int64, stamp *batch.Stamp, 
 			return 0, nil, nil, nil // the partitioning was changed since
 		}
 		if err := files.add(m, &v.t.fs); err != nil {
-			return 0, nil, nil, err
+			return 0, nil, nil, v.lacks(err)
 		}
 	}
+	if err := files.there(ctx, &v.t.fs); err != nil {
+		return 0, nil, nil, v.lacks(err)
+	}
 	return v.staged.SnapshotID, stamp, files, nil
+}
+
+// lacks is no error where a file of what is staged does not exist, or is another one.
+func (v *View) lacks(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	v.t.log.Warn("what is staged for an audit lacks a file; the batch is executed again", "table", v.t.opts.Table, "snapshot", v.staged.SnapshotID, "branch", v.t.AuditBranch(), "error", err)
+	return nil
+}
+
+// there makes sure that the files exist in their length. fs.ErrNotExist: one does not.
+func (f *Files) there(ctx context.Context, from *files) error {
+	var group errgroup.Group
+	group.SetLimit(listsAtOnce)
+	for _, d := range f.files {
+		group.Go(func() error {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			in, err := from.Open(d.FilePath())
+			if err != nil {
+				return lake.Classify("look at "+d.FilePath(), err)
+			}
+			info, err := in.Stat()
+			if err = errors.Join(err, in.Close()); err != nil {
+				return lake.Classify("look at "+d.FilePath(), err)
+			}
+			if info.Size() != d.FileSizeBytes() {
+				return fmt.Errorf("%s has %d bytes in place of %d: %w", d.FilePath(), info.Size(), d.FileSizeBytes(), fs.ErrNotExist)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // add takes the files that a manifest's own snapshot added.

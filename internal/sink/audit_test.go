@@ -155,3 +155,54 @@ func TestStagedOnTheBranch(t *testing.T) {
 		}
 	})
 }
+
+// TestStagedLacksAFile: what is staged and lacks a file, whichever, is none of use;
+// something else can be staged in its place.
+func TestStagedLacksAFile(t *testing.T) {
+	staging(t, func(f *fixture, tbl *Table) {
+		f.commit(tbl, "one", makeRows(0, 10))
+		list := func(v *View) []string { return []string{v.staged.ManifestList} }
+		manifest := func(v *View) (names []string) {
+			manifests, err := v.staged.Manifests(&tbl.fs)
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, m := range manifests {
+				if m.SnapshotID() == v.staged.SnapshotID {
+					names = append(names, m.FilePath())
+				}
+			}
+			return names
+		}
+		for attempt, of := range map[string]func(*View) []string{"list": list, "manifest": manifest, "data": nil, "cut": nil} {
+			files, _ := f.stage(tbl, attempt, 10, 15)
+			again := f.mustOpen(nil)
+			v := f.load(again)
+			if _, stamp, _, err := v.Staged(context.Background()); err != nil || stamp == nil {
+				f.Fatal(attempt, stamp, err)
+			}
+			names := []string{files.files[0].FilePath()}
+			if of != nil {
+				names = of(v)
+			}
+			for _, name := range names {
+				err := again.fs.Remove(name)
+				if attempt == "cut" {
+					err = again.fs.WriteFile(name, []byte("PAR1"))
+				}
+				if err != nil {
+					f.Fatal(err)
+				}
+			}
+			again = f.mustOpen(nil)
+			if _, stamp, _, err := f.load(again).Staged(context.Background()); err != nil || stamp != nil {
+				f.Fatal(attempt, stamp, err)
+			}
+		}
+		files, staged := f.stage(tbl, "new", 10, 15)
+		id, err := f.load(tbl).Commit(context.Background(), f.stamp("new"), files)
+		if err != nil || id != staged || !slices.Equal(f.ids(nil), count(15)) {
+			f.Fatal(id, err, f.ids(nil))
+		}
+	})
+}
