@@ -166,16 +166,24 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 // lacking returns the tables that take part in p and have not got it. anchored
 // says that one of them carries an anchor of which p does not know.
 func (d *Driver) lacking(ctx context.Context, p *batch.Plan) (lacking []*sink, anchored bool, err error) {
-	for _, s := range d.parts(p) {
-		_, done, err := d.look(ctx, p, s, p.Sink(s.Name))
-		late := errors.Is(err, errAnchored)
-		if err != nil && !late {
+	for parts := d.parts(p); len(parts) > 0; {
+		n := oneSink(parts)
+		views, err := d.views(ctx, parts[:n])
+		if err != nil {
 			return nil, false, err
 		}
-		anchored = anchored || late
-		if done == nil {
-			lacking = append(lacking, s)
+		for i, s := range parts[:n] {
+			_, done, err := d.lookFrom(ctx, p, s, p.Sink(s.Name), views[i])
+			late := errors.Is(err, errAnchored)
+			if err != nil && !late {
+				return nil, false, err
+			}
+			anchored = anchored || late
+			if done == nil {
+				lacking = append(lacking, s)
+			}
 		}
+		parts = parts[n:]
 	}
 	return lacking, anchored, nil
 }

@@ -27,34 +27,43 @@ var errOvertaken = errors.New("another driver has committed a part of the batch 
 // commit makes p's outcome known in every sink, in the order of the spec.
 func (d *Driver) commit(ctx context.Context, p *batch.Plan, ready *prepared, watch *progress) ([]*outcome, error) {
 	var all []*outcome
-	for _, s := range d.parts(p) {
-		if d.late(s) && ready.overtaken(p, all) {
-			return nil, errOvertaken
+	for parts := d.parts(p); len(parts) > 0; {
+		n := oneSink(parts)
+		firsts := d.tryAtOnce(ctx, p, ready, parts[:n], watch)
+		for i, s := range parts[:n] {
+			if d.late(s) && ready.overtaken(p, all) {
+				return nil, errOvertaken
+			}
+			o := firsts[i].landed
+			if o == nil {
+				var err error
+				if o, err = d.commitSink(ctx, p, ready, s, firsts[i], watch); err != nil {
+					return nil, fmt.Errorf("commit sink %s: %w", s.Name, err)
+				}
+			}
+			all = append(all, o)
 		}
-		o, err := d.commitSink(ctx, p, ready, s, p.Sink(s.Name), watch)
-		if err != nil {
-			return nil, fmt.Errorf("commit sink %s: %w", s.Name, err)
-		}
-		all = append(all, o)
+		parts = parts[n:]
 	}
 	return all, nil
 }
 
 // commitSink repeats the commit of one sink with the same files until the table
 // says that it, or another attempt of the same batch, is there.
-func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared, s *sink, sp *batch.SinkPlan, watch *progress) (*outcome, error) {
-	res := ready.sinks[s.Name]
+func (d *Driver) commitSink(ctx context.Context, p *batch.Plan, ready *prepared, s *sink, first firstTry, watch *progress) (*outcome, error) {
+	res, sp := ready.sinks[s.Name], p.Sink(s.Name)
 	if res != nil && res.stamp == nil {
 		return &outcome{sink: s, counts: res.counts}, nil
 	}
 	catalog := d.patient("the catalog")
 	defer catalog.settled()
-	sent := 0
+	sent, seen := first.sent, first.view
 	defer func() { watch.retries += max(0, sent-1) }()
 	audited := s.Audit == nil || res == nil || res.files.Rows() == 0
-	var failed error
+	failed := first.failed
 	for {
-		view, landed, err := d.look(ctx, p, s, sp)
+		view, landed, err := d.lookFrom(ctx, p, s, sp, seen)
+		seen = nil
 		if err != nil {
 			return nil, errors.Join(err, failed)
 		}

@@ -18,9 +18,16 @@ func fatal(err error) bool {
 // there; nil where the tag still carries the stamp before p. Anything else ends
 // the driver: it is fenced, or two histories disagree.
 func (d *Driver) look(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) (View, *batch.Stamp, error) {
-	view, err := d.load(ctx, s)
-	if err != nil {
-		return nil, nil, err
+	return d.lookFrom(ctx, p, s, sp, nil)
+}
+
+// lookFrom is look, at a table that was loaded already where view is not nil.
+func (d *Driver) lookFrom(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan, view View) (View, *batch.Stamp, error) {
+	if view == nil {
+		var err error
+		if view, err = d.load(ctx, s); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := d.checkAncestry(ctx, s, view); err != nil {
 		return nil, nil, err

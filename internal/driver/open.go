@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -163,30 +162,19 @@ func (s *sink) see(view View) {
 	}
 }
 
-// loadsAtOnce is how many tables are loaded at once where a sink feeds many.
-const loadsAtOnce = 16
-
 // views loads tables. Where a sink feeds many, several are loaded beside each other;
 // what comes to nothing there is tried again in turn, with patience.
 func (d *Driver) views(ctx context.Context, tables []*sink) ([]View, error) {
 	views := make([]View, len(tables))
 	if d.routes() && len(tables) > 1 {
-		var next atomic.Int64
-		var waits []func()
-		for range min(loadsAtOnce, len(tables)) {
-			waits = append(waits, d.rooms.Tasks.Go(func() {
-				for n := next.Add(1) - 1; n < int64(len(tables)); n = next.Add(1) - 1 {
-					view, err := tables[n].Table.Load(ctx)
-					if err != nil {
-						return
-					}
-					views[n] = view
-				}
-			}))
-		}
-		for _, wait := range waits {
-			wait()
-		}
+		d.beside(len(tables), func(i int) bool {
+			view, err := tables[i].Table.Load(ctx)
+			if err != nil {
+				return false
+			}
+			views[i] = view
+			return true
+		})
 	}
 	for i, s := range tables {
 		if views[i] != nil {
