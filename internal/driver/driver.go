@@ -131,7 +131,8 @@ type Driver struct {
 	last *batch.Plan // the newest log entry that this process made or found
 	// ordinary is the newest of them that does not catch up.
 	ordinary *batch.Plan
-	sinks    []*sink // in the order of the spec
+	revised  revisions // of the newest batch that was looked for in a table
+	sinks    []*sink   // in the order of the spec
 
 	contacted map[string]bool // servers that answered at least once
 	seizing   bool            // Takeover has lost a race already

@@ -40,14 +40,12 @@ func (d *Driver) lookFrom(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 		return view, nil, nil
 	}
 	if st != nil && st.Of(d.inc, d.opts.Stream) && st.First <= p.Batch && p.Batch <= st.Last {
-		logged, err := d.revisions(ctx, p)
+		logged, err := d.isRevision(ctx, p, st.Plan)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, q := range logged {
-			if q.Hash() == st.Plan {
-				return view, st, nil
-			}
+		if logged {
+			return view, st, nil
 		}
 	}
 	if s.of != nil && sp.Before.Hash == "" && d.emptyAnchor(st) {
@@ -65,6 +63,32 @@ var errAnchored = errors.New("the table was anchored after the batch was planned
 // that had none.
 func (d *Driver) emptyAnchor(st *batch.Stamp) bool {
 	return st != nil && st.Of(d.inc, d.opts.Stream) && st.Kind != "" && st.Last == batch.None
+}
+
+// revisions are the hashes of what is known to be logged of a batch.
+type revisions struct {
+	incarnation string
+	batch       batch.ID
+	hashes      []string
+}
+
+// isRevision says whether a plan is a logged revision of p's batch. What was found
+// once is true for ever, and a batch may be in a thousand tables: the log, whose
+// plans name them all, is not read again for each.
+func (d *Driver) isRevision(ctx context.Context, p *batch.Plan, plan string) (bool, error) {
+	if was := d.revised; was.incarnation == d.inc.ID && was.batch == p.Batch && slices.Contains(was.hashes, plan) {
+		return true, nil
+	}
+	logged, err := d.revisions(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	now := revisions{incarnation: d.inc.ID, batch: p.Batch}
+	for _, q := range logged {
+		now.hashes = append(now.hashes, q.Hash())
+	}
+	d.revised = now
+	return slices.Contains(now.hashes, plan), nil
 }
 
 func (d *Driver) revisions(ctx context.Context, p *batch.Plan) (logged []*batch.Plan, err error) {

@@ -161,7 +161,18 @@ func (d *Driver) search(ctx context.Context, all []batch.Incarnation) (bool, err
 // note lists tables in the checkpoint, so that whoever opens the pipeline reads
 // their tags.
 func (d *Driver) note(ctx context.Context, s *sink, tables []string) error {
-	for _, name := range tables {
+	fresh := slices.DeleteFunc(slices.Clone(tables), func(name string) bool { return s.route.noted[name] })
+	if len(fresh) > 1 { // what does not go through is tried again below
+		noted := make([]bool, len(fresh))
+		d.beside(len(fresh), func(i int) bool {
+			noted[i] = d.rooms.Checkpoint.NoteTable(ctx, s.Name, fresh[i]) == nil
+			return noted[i]
+		})
+		for i, name := range fresh {
+			s.route.noted[name] = noted[i]
+		}
+	}
+	for _, name := range fresh {
 		if s.route.noted[name] {
 			continue
 		}
@@ -185,10 +196,14 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 	clear(s.route.stamps)
 	var stamps []*batch.Stamp
 	var rest []*sink
+	names := make([]string, 0, len(parts))
 	for _, part := range parts {
-		if err := d.note(ctx, s, []string{part.table}); err != nil {
-			return err
-		}
+		names = append(names, part.table)
+	}
+	if err := d.note(ctx, s, names); err != nil {
+		return err
+	}
+	for _, part := range parts {
 		if known {
 			if sp := p.Sink(part.Name); sp != nil { // the look at this batch judges it
 				s.route.stamps[part.table] = sp.Before
@@ -388,12 +403,13 @@ func (d *Driver) bind(ctx context.Context, p *batch.Plan, r *prepared) error {
 			if len(share.tables) == 0 && r.lettersFollow(d, p) {
 				r.witness(s, share)
 			}
-			for _, name := range slices.Sorted(maps.Keys(share.tables)) {
-				before, err := d.carries(ctx, p, s, name)
-				if err != nil {
-					return err
-				}
-				rp.Tables = append(rp.Tables, batch.RoutedTable{Table: name, Before: before, Has: share.tables[name]})
+			names := slices.Sorted(maps.Keys(share.tables))
+			before, err := d.carries(ctx, p, s, names)
+			if err != nil {
+				return err
+			}
+			for i, name := range names {
+				rp.Tables = append(rp.Tables, batch.RoutedTable{Table: name, Before: before[i], Has: share.tables[name]})
 			}
 			if err := s.sameTables(p, rp); err != nil {
 				return err
@@ -436,26 +452,31 @@ func (s *sink) origin(p *batch.Plan) batch.Offsets {
 	return origin
 }
 
-// carries is the stamp of a table that the next plan touches. One that this
-// driver does not know has none: it is new.
-func (d *Driver) carries(ctx context.Context, p *batch.Plan, s *sink, table string) (batch.Ref, error) {
-	part := s.part(table)
-	ref, ok := s.route.stamps[table]
-	if ok && ref.Hash != "" {
-		return ref, nil
+// carries are the stamps of tables that the next plan touches. One that this driver
+// does not know has none: it is new.
+func (d *Driver) carries(ctx context.Context, p *batch.Plan, s *sink, tables []string) ([]batch.Ref, error) {
+	refs := make([]batch.Ref, len(tables))
+	var fresh []*sink
+	for i, name := range tables {
+		if refs[i] = s.route.stamps[name]; refs[i].Hash == "" {
+			refs[i] = batch.Ref{}
+			fresh = append(fresh, s.part(name))
+		}
 	}
-	view, err := d.load(ctx, part)
+	views, err := d.views(ctx, fresh)
 	if err != nil {
-		return ref, err
+		return nil, err
 	}
-	if err := d.checkUntagged(part, view); err != nil {
-		return ref, err
+	for i, part := range fresh {
+		if err := d.checkUntagged(part, views[i]); err != nil {
+			return nil, err
+		}
+		if st := views[i].Stamp(); st != nil {
+			before := p.Entry - 1 // whoever has logged this entry has overtaken this driver
+			return nil, d.disagree(ctx, &batch.Plan{Entry: before, Batch: p.Batch}, part, &batch.SinkPlan{Name: part.Name}, st)
+		}
 	}
-	if st := view.Stamp(); st != nil {
-		before := p.Entry - 1 // whoever has logged this entry has overtaken this driver
-		return ref, d.disagree(ctx, &batch.Plan{Entry: before, Batch: p.Batch}, part, &batch.SinkPlan{Name: part.Name}, st)
-	}
-	return batch.Ref{}, nil
+	return refs, nil
 }
 
 // sameTables makes sure that the rest of a torn batch is the rest of that batch.
@@ -480,8 +501,8 @@ type share struct {
 }
 
 // opener decides about the tables of a sink that a piece of a batch touches,
-// before their first file. A batch that is logged touches no other ones than its
-// plan names.
+// before their first file, each of them once. A batch that is logged touches no
+// other ones than its plan names.
 func (d *Driver) opener(ctx context.Context, p *batch.Plan, r *prepared, s *sink, lacking map[string]bool, basis basis) func([]string) ([]string, error) {
 	sp := p.Sink(s.Name)
 	touched := map[string]bool{}
@@ -504,9 +525,12 @@ func (d *Driver) opener(ctx context.Context, p *batch.Plan, r *prepared, s *sink
 				}
 			}
 			touched[name] = has
-			if n := known + fresh(basis, s.Name, touched); sp.Route == nil && s.TablesMax > 0 && n > s.TablesMax {
+			if _, old := basis.tags[batch.RouteName(s.Name, name)]; !old {
+				known++
+			}
+			if sp.Route == nil && s.TablesMax > 0 && known > s.TablesMax {
 				return nil, fmt.Errorf("%w: with table %s sink %s has %d tables; more than %d are not made. If they are meant, raise iceberg.max_tables; "+
-					"else choose a column with fewer values", batch.ErrInvalid, name, s.Name, n, s.TablesMax)
+					"else choose a column with fewer values", batch.ErrInvalid, name, s.Name, known, s.TablesMax)
 			}
 			if !has {
 				write = append(write, name)
@@ -518,16 +542,6 @@ func (d *Driver) opener(ctx context.Context, p *batch.Plan, r *prepared, s *sink
 		}
 		return write, d.register(ctx, p, r)
 	}
-}
-
-// fresh counts the tables that nobody knew before.
-func fresh(b basis, sink string, touched map[string]bool) (n int) {
-	for name := range touched {
-		if _, known := b.tags[batch.RouteName(sink, name)]; !known {
-			n++
-		}
-	}
-	return n
 }
 
 // holds says whether a table has the rows of the ranges of a plan for a torn batch.
