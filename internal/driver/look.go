@@ -145,9 +145,17 @@ func (d *Driver) checkUntagged(s *sink, view View) error {
 	return nil
 }
 
-// checkAncestry stops when the tagged snapshot is not part of the table any
-// more.
+// checkAncestry stops when the tagged snapshot is not part of the table any more, or
+// when the branch has behind it what is a batch's of this pipeline.
 func (d *Driver) checkAncestry(ctx context.Context, s *sink, view View) error {
+	if err := d.checkTag(s, view); err != nil {
+		return err
+	}
+	return d.checkCopied(ctx, s, view)
+}
+
+// checkTag is what of checkAncestry the table's metadata alone says.
+func (d *Driver) checkTag(s *sink, view View) error {
 	switch view.Ancestry() {
 	case batch.NotAncestor:
 		return fmt.Errorf("%w: the table of sink %s was rolled back behind what this pipeline committed (%s). "+
@@ -159,10 +167,7 @@ func (d *Driver) checkAncestry(ctx context.Context, s *sink, view View) error {
 		}
 	case batch.IsAncestor:
 	}
-	if err := d.checkClaimed(s, view); err != nil {
-		return err
-	}
-	return d.checkCopied(ctx, s, view)
+	return d.checkClaimed(s, view)
 }
 
 // checkClaimed stops where the branch has snapshots with our stamps behind the

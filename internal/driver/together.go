@@ -74,7 +74,7 @@ func (d *Driver) tryFirst(ctx context.Context, p *batch.Plan, ready *prepared, s
 	}
 	s.see(view)
 	res := ready.sinks[s.Name]
-	if res == nil || res.stamp == nil || !d.waitsFor(view, s, p.Sink(s.Name)) || !view.Fits(res.files) {
+	if res == nil || res.stamp == nil || !d.waitsFor(ctx, view, s, p.Sink(s.Name)) || !view.Fits(res.files) {
 		try.view = view
 		return true
 	}
@@ -92,6 +92,10 @@ func (d *Driver) tryFirst(ctx context.Context, p *batch.Plan, ready *prepared, s
 
 // waitsFor says whether a table is as the plan says that it is before the commit,
 // with nothing that a look would stop at.
-func (d *Driver) waitsFor(view View, s *sink, sp *batch.SinkPlan) bool {
-	return view.Stamp().Hash() == sp.Before.Hash && d.checkUntagged(s, view) == nil && d.checkAncestry(s, view) == nil
+func (d *Driver) waitsFor(ctx context.Context, view View, s *sink, sp *batch.SinkPlan) bool {
+	if view.Stamp().Hash() != sp.Before.Hash || d.checkUntagged(s, view) != nil || d.checkTag(s, view) != nil {
+		return false
+	}
+	copies, err := view.Copied(ctx)
+	return err == nil && len(copies) == 0
 }
