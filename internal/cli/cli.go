@@ -200,6 +200,9 @@ func (a *app) format(allowed ...string) (string, error) {
 		}
 		return allowed[len(allowed)-1], nil
 	}
+	if a.output == "text" && allowed[0] == "table" {
+		return allowed[0], nil // text is for people with every command
+	}
 	for _, f := range allowed {
 		if a.output == f {
 			return f, nil

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
@@ -20,13 +18,14 @@ import (
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/deadletter"
 	"github.com/frazil-io/frazil/internal/pipeline"
+	"github.com/frazil-io/frazil/internal/query"
 )
 
 // lettersFlags are those of dead-letters.
 type lettersFlags struct {
 	queryFlags
 
-	records            bool
+	records, full      bool
 	limit              int64
 	code, source, sink string
 	batch              int64
@@ -75,6 +74,7 @@ again, or the spec cannot run them; 1, 3 and 4 as of run.`,
 		},
 	}
 	cmd.Flags().BoolVar(&f.records, "records", false, "letters one by one")
+	cmd.Flags().BoolVar(&f.full, "full", false, "show payloads and reasons whole to people, too; table, csv and json always have them")
 	cmd.Flags().Int64Var(&f.limit, "limit", 20, "how many records or reasons; 0: all")
 	cmd.Flags().StringVar(&f.code, "code", "", "only these: decode, schema, cast, constraint or oversize")
 	cmd.Flags().StringVar(&f.source, "source", "", "only those of this source")
@@ -102,7 +102,7 @@ func codes() (all []string) {
 // check reads the flags that say which letters are wanted.
 func (f *lettersFlags) check(cmd *cobra.Command) error {
 	changed := cmd.Flags().Changed
-	for _, flag := range []string{"records", "limit", "code", "source", "sink", "batch", "waiting", "cache", "cache-size"} {
+	for _, flag := range []string{"records", "full", "limit", "code", "source", "sink", "batch", "waiting", "cache", "cache-size"} {
 		if f.replay && changed(flag) {
 			return fmt.Errorf("%w: --replay runs all letters that wait; --%s is for listing them", errUsage, flag)
 		}
@@ -139,7 +139,7 @@ func (f *lettersFlags) check(cmd *cobra.Command) error {
 func sqlText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func (a *app) letters(ctx context.Context, path string, f lettersFlags) error {
-	format, err := a.format("table", "csv", "json")
+	format, err := a.format("text", "table", "csv", "json")
 	if err != nil {
 		return err
 	}
@@ -164,25 +164,16 @@ func (a *app) letters(ctx context.Context, path string, f lettersFlags) error {
 		return err
 	}
 	defer e.Close()
-	if err := a.printQuery(ctx, e, format, f.sql(spec.Name)); err != nil {
-		return err
+	return a.printLetters(ctx, e, spec, format, f, "")
+}
+
+// printLetters lists letters that e has as dead_letters, or that with makes them.
+func (a *app) printLetters(ctx context.Context, e *query.Engine, spec *config.Spec, format string, f lettersFlags, with string) error {
+	begin := strings.Replace(lettersOf(spec.Name), "WITH ", "WITH "+with, 1)
+	if format == "text" {
+		return f.text(ctx, a.out, widthOf(a.out), e, spec, begin)
 	}
-	if format != "table" {
-		return nil
-	}
-	sum := "no letters"
-	err = e.Query(ctx, lettersOf(spec.Name)+"SELECT count(*), count(*) FILTER (NOT replayed) FROM letters", func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
-		all, waiting := rows.Column(0).(*array.Int64).Value(0), rows.Column(1).(*array.Int64).Value(0)
-		if all > 0 {
-			sum = fmt.Sprintf("%d letters in all: %d wait, %d were run again", all, waiting, all-waiting)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.out, sum)
-	return err
+	return a.printQuery(ctx, e, format, begin+f.sql())
 }
 
 // lettersOf is the beginning of SQL over the letters of a pipeline. A letter was
@@ -199,22 +190,31 @@ func shownBlob(column string) string {
 	return fmt.Sprintf("coalesce(TRY(decode(%[1]s)), to_base64(%[1]s)) AS %[1]s, CASE WHEN %[1]s IS NULL THEN NULL WHEN TRY(decode(%[1]s)) IS NULL THEN 'base64' ELSE 'text' END AS %[1]s_encoding", column)
 }
 
-// sql lists the letters that are wanted.
-func (f *lettersFlags) sql(pipeline string) string {
-	where, limit := "", ""
-	if len(f.narrow) > 0 {
-		where = " WHERE " + strings.Join(f.narrow, " AND ")
+// newestFirst is the order of letters.
+const newestFirst = ` ORDER BY batch_time DESC, stream DESC, batch DESC, topic, partition, "offset", sink`
+
+// generalReason is SQL for the first line of a reason, without what differs from
+// record to record: numbers, and what is in quotes.
+const generalReason = `regexp_replace(split_part(reason, chr(10), 1), '"[^"]*"|''[^'']*''|[0-9]+', '…', 'g')`
+
+// where is the condition on the letters that are wanted.
+func (f *lettersFlags) where() string {
+	if len(f.narrow) == 0 {
+		return ""
 	}
-	if f.limit > 0 {
-		limit = fmt.Sprintf(" LIMIT %d", f.limit)
-	}
+	return " WHERE " + strings.Join(f.narrow, " AND ")
+}
+
+// sql goes on behind lettersOf: it lists the letters that are wanted.
+func (f *lettersFlags) sql() string {
+	where, limit := f.where(), limitText(f.limit)
 	if f.records {
-		return lettersOf(pipeline) + `, wanted AS (SELECT * FROM letters` + where + ` ORDER BY batch_time DESC, stream DESC, batch DESC, topic, partition, "offset", sink` + limit + `)
+		return `, wanted AS (SELECT * FROM letters` + where + newestFirst + limit + `)
 SELECT topic, partition, "offset", timestamp, source, sink, code, reason, stream, batch, batch_time, replayed, ` + shownBlob("key") + `, ` + shownBlob("value") + `, headers
-FROM wanted ORDER BY batch_time DESC, stream DESC, batch DESC, topic, partition, "offset", sink`
+FROM wanted` + newestFirst
 	}
-	return lettersOf(pipeline) + `, grouped AS (
-  SELECT code, source, sink, regexp_replace(split_part(reason, chr(10), 1), '"[^"]*"|''[^'']*''|[0-9]+', '…', 'g') AS reason, count(*) AS letters, count(*) FILTER (NOT replayed) AS waiting,
+	return `, grouped AS (
+  SELECT code, source, sink, ` + generalReason + ` AS reason, count(*) AS letters, count(*) FILTER (NOT replayed) AS waiting,
     max(batch_time) AS newest, arg_max({t: topic, p: partition, o: "offset", v: value, r: reason, b: batch}, (batch_time, batch, topic, partition, "offset")) AS x
   FROM letters` + where + ` GROUP BY ALL),
 shown AS (SELECT *, x.v AS value FROM grouped)
@@ -244,7 +244,7 @@ func (a *app) topicLetters(ctx context.Context, p *pipeline.Pipeline, spec *conf
 		return err
 	}
 	defer e.Close()
-	return a.printQuery(ctx, e, format, strings.Replace(f.sql(spec.Name), "WITH ", "WITH dead_letters AS (FROM read_parquet("+sqlText(name)+")), ", 1))
+	return a.printLetters(ctx, e, spec, format, f, "dead_letters AS (FROM read_parquet("+sqlText(name)+")), ")
 }
 
 // copyLetters writes the letters of a topic to a file.
