@@ -8,7 +8,9 @@ import (
 	"io"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // table is a sink's table with its rows as JSON objects.
@@ -16,18 +18,46 @@ type table struct {
 	name  string // of the sink
 	ident string // namespace.table
 	rows  []string
+	// instants are the columns of type TIMESTAMPTZ: one moment has many texts.
+	instants map[string]bool
 }
 
 type tables []table
 
-// rows are those of a sink, or of a table by its full name.
-func (t tables) rows(name string) ([]string, bool) {
+// of is the table of a sink, or one by its full name.
+func (t tables) of(name string) (table, bool) {
 	for _, one := range t {
 		if one.name == name || one.ident == name {
-			return one.rows, true
+			return one, true
 		}
 	}
-	return nil, false
+	return table{}, false
+}
+
+// inUTC writes the moments of canonical rows as tables have them.
+func (t table) inUTC(rows []string) ([]string, error) {
+	if len(t.instants) == 0 {
+		return rows, nil
+	}
+	all := make([]string, 0, len(rows))
+	for _, line := range rows {
+		row, err := parsed(line)
+		if err != nil {
+			return nil, err
+		}
+		for name := range t.instants {
+			text, _ := row[name].(string)
+			if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+				row[name] = at.UTC().Format(time.RFC3339Nano)
+			}
+		}
+		if line, err = spelled(row); err != nil {
+			return nil, err
+		}
+		all = append(all, line)
+	}
+	slices.Sort(all)
+	return all, nil
 }
 
 func (t tables) names() (all []string) {
@@ -42,7 +72,7 @@ func (t tables) names() (all []string) {
 func canonicalRows(text string) ([]string, error) {
 	var all []string
 	number := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.TrimPrefix(text, byteOrderMark)) {
 		number++
 		if strings.TrimSpace(line) == "" {
 			continue
@@ -58,15 +88,27 @@ func canonicalRows(text string) ([]string, error) {
 }
 
 func canonical(line string) (string, error) {
+	row, err := parsed(line)
+	if err != nil {
+		return "", err
+	}
+	return spelled(row)
+}
+
+func parsed(line string) (map[string]any, error) {
 	d := json.NewDecoder(strings.NewReader(line))
 	d.UseNumber()
 	var row map[string]any
 	if err := d.Decode(&row); err != nil {
-		return "", fmt.Errorf("a row is a JSON object: %w", err)
+		return nil, fmt.Errorf("a row is a JSON object in one line: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return "", errors.New("there is more than one JSON object in it")
+		return nil, errors.New("there is more than one JSON object in it")
 	}
+	return row, nil
+}
+
+func spelled(row map[string]any) (string, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -76,8 +118,12 @@ func canonical(line string) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// digitsMax is how long a number may be that is compared by its value.
-const digitsMax = 100
+// digitsMax and exponentMax are how long a number may be that is compared by its
+// value, and how far its point may be away: any DOUBLE is within.
+const (
+	digitsMax   = 100
+	exponentMax = 400
+)
 
 // simplified leaves NULLs out of objects and writes equal numbers alike.
 func simplified(v any) any {
@@ -103,11 +149,13 @@ func simplified(v any) any {
 	}
 }
 
-// number has no zeros behind the point, and no exponent where it is small.
+// number has no zeros behind the point, and no exponent where it is short.
 func number(n json.Number) json.Number {
 	text := n.String()
-	if mantissa, exponent, ok := strings.Cut(strings.ToLower(text), "e"); ok && (len(exponent) > 3 || len(mantissa) > digitsMax) {
-		return n
+	if mantissa, exponent, ok := strings.Cut(strings.ToLower(text), "e"); ok {
+		if e, err := strconv.Atoi(exponent); err != nil || e < -exponentMax || e > exponentMax || len(mantissa) > digitsMax {
+			return n
+		}
 	}
 	r, ok := new(big.Rat).SetString(text)
 	if !ok {
@@ -117,7 +165,29 @@ func number(n json.Number) json.Number {
 	if !exact {
 		return n
 	}
-	return json.Number(r.FloatString(digits))
+	plain := r.FloatString(digits)
+	if len(plain) <= digitsMax {
+		return json.Number(plain)
+	}
+	return json.Number(scientific(plain))
+}
+
+// scientific writes a number with one digit before the point and an exponent: zeros in
+// their hundreds are not to be read.
+func scientific(plain string) string {
+	sign := ""
+	if strings.HasPrefix(plain, "-") {
+		sign, plain = "-", plain[1:]
+	}
+	whole, fraction, _ := strings.Cut(plain, ".")
+	digits := strings.TrimLeft(whole+fraction, "0")
+	exponent := len(whole) - 1 - (len(whole+fraction) - len(digits))
+	digits = strings.TrimRight(digits, "0")
+	text := sign + digits[:1]
+	if len(digits) > 1 {
+		text += "." + digits[1:]
+	}
+	return fmt.Sprintf("%se%+d", text, exponent)
 }
 
 // shownMax is how many rows a difference shows.

@@ -14,11 +14,43 @@ import (
 
 // record is one record of a topic as a case has it.
 type record struct {
-	Key       payload            `json:"key"`
-	Value     payload            `json:"value"`
-	Headers   map[string]payload `json:"headers"`
-	Partition int32              `json:"partition"`
-	Timestamp time.Time          `json:"timestamp"`
+	Key       payload   `json:"key"`
+	Value     payload   `json:"value"`
+	Headers   headers   `json:"headers"`
+	Partition int32     `json:"partition"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// header is one header of a record.
+type header struct {
+	name  string
+	value payload
+}
+
+// headers are in the order of the file, in which a name may come twice.
+type headers []header
+
+// UnmarshalJSON reads an object, whose members are headers.
+func (h *headers) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		if t == nil {
+			return err
+		}
+		return fmt.Errorf("headers are an object of names and values, not %v", t)
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		one := header{name: name.(string)} // the decoder takes nothing else for a name
+		if err := d.Decode(&one.value); err != nil {
+			return err
+		}
+		*h = append(*h, one)
+	}
+	return nil
 }
 
 // payload is text, or any other JSON, which is what the bytes are then, or
@@ -49,9 +81,19 @@ func (p *payload) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// recordsEnding marks files whose lines describe records; in all others a line
-// is a value.
-const recordsEnding = ".records"
+const (
+	// recordsEnding marks files whose lines describe records; in all others a line is
+	// a value.
+	recordsEnding = ".records"
+	// jsonEnding marks files whose lines are values in JSON, which are never empty.
+	jsonEnding = ".jsonl"
+)
+
+// byteOrderMark is what editors on Windows put before a text.
+const byteOrderMark = "\ufeff"
+
+// partitionsMax bounds the partitions of a topic, all of which are made.
+const partitionsMax = 1000
 
 // readRecords reads the records of a topic.
 func readRecords(path string) ([]record, error) {
@@ -61,19 +103,23 @@ func readRecords(path string) ([]record, error) {
 	}
 	var all []record
 	number := 0
-	for line := range strings.Lines(string(data)) {
+	ending := filepath.Ext(path)
+	for line := range strings.Lines(strings.TrimPrefix(string(data), byteOrderMark)) {
 		number++
-		line = strings.TrimSuffix(line, "\n")
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		r := record{Value: payload(line)}
-		if filepath.Ext(path) == recordsEnding {
-			if strings.TrimSpace(line) == "" {
-				continue
-			}
+		if (ending == recordsEnding || ending == jsonEnding) && strings.TrimSpace(line) == "" {
+			continue
+		}
+		if ending == recordsEnding {
 			r = record{}
 			d := json.NewDecoder(strings.NewReader(line))
 			d.DisallowUnknownFields()
 			if err := d.Decode(&r); err != nil {
 				return nil, fmt.Errorf("%s:%d: %w; a line is {\"key\": …, \"value\": …, \"headers\": {…}, \"partition\": 0, \"timestamp\": \"…\"}", path, number, err)
+			}
+			if r.Partition < 0 || r.Partition >= partitionsMax {
+				return nil, fmt.Errorf("%s:%d: partition %d; it is one from 0 to %d", path, number, r.Partition, partitionsMax-1)
 			}
 		}
 		all = append(all, r)
@@ -89,8 +135,8 @@ func (r record) kafka(topic string, number int, now time.Time) *kgo.Record {
 		at = now.Add(time.Duration(number) * time.Millisecond)
 	}
 	k := &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Timestamp: at}
-	for name, value := range r.Headers {
-		k.Headers = append(k.Headers, kgo.RecordHeader{Key: name, Value: value})
+	for _, h := range r.Headers {
+		k.Headers = append(k.Headers, kgo.RecordHeader{Key: h.name, Value: h.value})
 	}
 	return k
 }

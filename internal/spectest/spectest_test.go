@@ -122,6 +122,20 @@ func TestCase(t *testing.T) {
 			f["expect/error.txt"] = "bad record at offset 20 of numbers/0"
 			f["input/numbers.records"] += `{"value":"no json"}`
 		}, ""},
+		{"moments of another zone", func(f map[string]string) {
+			f["expect/named.jsonl"] = strings.ReplaceAll(f["expect/named.jsonl"], "2026-02-03T04:05:06Z", "2026-02-03T05:05:06.000+01:00")
+		}, ""},
+		{"another moment", func(f map[string]string) {
+			f["expect/named.jsonl"] = strings.Replace(f["expect/named.jsonl"], "2026-02-03T04:05:06Z", "2026-02-03T04:05:06+01:00", 1)
+		}, "\n- {"},
+		{"files from Windows", func(f map[string]string) {
+			for _, name := range []string{"expect/named.jsonl", "input/numbers.records"} {
+				f[name] = byteOrderMark + strings.ReplaceAll(f[name], "\n", "\r\n") + "\r\n"
+			}
+		}, ""},
+		{"a topic that nobody reads", func(f map[string]string) { f["input/numbrs.jsonl"] = "{}" }, `has records of topic "numbrs", which no source reads; they read numbers`},
+		{"a table that is not there", func(f map[string]string) { f["expect/raw.other.jsonl"] = "{}" }, "there is no such sink or table"},
+		{"a partition too far", func(f map[string]string) { f["input/numbers.records"] = `{"partition":2147483647}` }, "it is one from 0 to 999"},
 		{"no input", func(f map[string]string) { delete(f, "input/numbers.records") }, "has no input"},
 		{"nothing expected", func(f map[string]string) { delete(f, "expect/named.jsonl") }, "says nothing of what is expected"},
 		{"no fixture", func(f map[string]string) { delete(f, "tables/names.csv") }, "write its rows to"},
@@ -199,6 +213,7 @@ func TestCanonical(t *testing.T) {
 	for _, same := range [][]string{
 		{`{"a":1.50,"b":null}`, `{"a":1.5}`, ` { "a" : 15e-1 } `},
 		{`{"a":{"y":[1,{"z":2.0}],"x":"<"}}`, `{"a":{"x":"<","y":[1.0,{"z":2}]}}`},
+		{`{"a":1e300}`, `{"a":1e+300}`, `{"a":10E299}`}, {`{"a":-1.5e-200}`, `{"a":-15e-201}`}, {`{"a":0e5}`, `{"a":0}`},
 		{`{"a":123456789012345678901234567890.10}`, `{"a":123456789012345678901234567890.1}`},
 	} {
 		for _, line := range same[1:] {

@@ -113,9 +113,6 @@ func (w *world) broker(ctx context.Context) error {
 	for topic, records := range w.c.topics {
 		partitions := max(1, w.c.Partitions)
 		for _, r := range records {
-			if r.Partition < 0 {
-				return fmt.Errorf("%w: topic %s: partition %d of a record", batch.ErrInvalid, topic, r.Partition)
-			}
 			partitions = max(partitions, r.Partition+1)
 		}
 		opts = append(opts, kfake.SeedTopics(partitions, topic))
@@ -157,9 +154,20 @@ func (w *world) load() (*config.Spec, error) {
 		k := *s.Kafka
 		k.Brokers, k.SASL, k.TLS, k.Group, k.Start = w.cluster.ListenAddrs(), nil, nil, &noGroup, config.Start{Text: "earliest"}
 		s.Kafka = &k
+		if s.SchemaFile != "" {
+			s.SchemaFile = w.beside(s.SchemaFile)
+		}
+		if s.Key != nil && s.Key.SchemaFile != "" {
+			key := *s.Key
+			key.SchemaFile = w.beside(key.SchemaFile)
+			s.Key = &key
+		}
 		spec.Sources.By[name] = s
 	}
 	w.letters(spec)
+	if err := w.c.isRead(spec); err != nil {
+		return nil, err
+	}
 	return spec, w.dimensions(spec)
 }
 
@@ -267,16 +275,9 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 		return nil, err
 	}
 	defer p.Close()
-	var all tables
-	var open []query.Table
-	for _, name := range w.spec.Sinks.Names {
-		i := w.spec.Sinks.By[name].Iceberg
-		c, err := p.Catalog(ctx, i.Catalog)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, table{name: name, ident: i.Table})
-		open = append(open, query.Table{Alias: name, Ident: strings.Split(i.Table, "."), Branch: i.Branch, Catalog: c})
+	all, open, err := w.written(ctx, p)
+	if err != nil {
+		return nil, err
 	}
 	e, err := query.Open(ctx, open, query.Options{Cache: filepath.Join(w.dir, "cache"), MemoryBytes: int64(w.spec.Memory), Log: w.log()})
 	if err != nil {
@@ -284,11 +285,11 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 	}
 	defer e.Close()
 	for i := range all {
-		sql := `FROM "` + all[i].name + `"`
+		sql := `FROM "` + open[i].Alias + `"`
 		if all[i].name == config.DeadLetters {
 			sql = lettersSQL
 		}
-		err := e.Query(ctx, sql, func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
+		err := e.Query(ctx, sql, func(s *arrow.Schema) error { all[i].instants = instants(s); return nil }, func(rows arrow.RecordBatch) error {
 			for k := range int(rows.NumRows()) {
 				all[i].rows = append(all[i].rows, string(w.o.Encode(nil, rows, k)))
 			}
@@ -299,4 +300,42 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 		}
 	}
 	return all, nil
+}
+
+// written lists the tables of all sinks: those that rows have chosen, where they do,
+// each by its full name.
+func (w *world) written(ctx context.Context, p *pipeline.Pipeline) (all tables, open []query.Table, err error) {
+	for _, name := range w.spec.Sinks.Names {
+		i := w.spec.Sinks.By[name].Iceberg
+		c, err := p.Catalog(ctx, i.Catalog)
+		if err != nil {
+			return nil, nil, err
+		}
+		idents := []string{i.Table}
+		routed := p.Routes(name)
+		if routed {
+			if idents, err = p.TablesOf(ctx, name); err != nil {
+				return nil, nil, err
+			}
+		}
+		for _, ident := range idents {
+			one := table{name: name, ident: ident}
+			if routed {
+				one.name = ident
+			}
+			all = append(all, one)
+			open = append(open, query.Table{Alias: one.name, Ident: strings.Split(ident, "."), Branch: i.Branch, Catalog: c})
+		}
+	}
+	return all, open, nil
+}
+
+func instants(s *arrow.Schema) map[string]bool {
+	all := map[string]bool{}
+	for _, f := range s.Fields() {
+		if t, ok := f.Type.(*arrow.TimestampType); ok && t.TimeZone != "" {
+			all[f.Name] = true
+		}
+	}
+	return all
 }
