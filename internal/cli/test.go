@@ -41,6 +41,7 @@ func (a *app) testCommand() *cobra.Command {
   tests/NAME/expect/SINK.jsonl      the rows of a sink's table, in any order
   tests/NAME/expect/error.txt       or what the error says
   tests/NAME/tables/TABLE.csv       instead of a dimension table; also .parquet
+  tests/NAME/schemas/SUBJECT.avsc   instead of a registry; also .proto and .json
   tests/NAME/case.yaml              now, env, partitions
 
 Broker, catalog and warehouse are embedded; nothing of the spec's own is touched.

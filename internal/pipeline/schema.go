@@ -69,7 +69,7 @@ func (p *Pipeline) findSchema(ctx context.Context, name string) error {
 func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Schema, error) {
 	s := p.part(source)
 	if s.Registry == nil {
-		schema, err := schemaFile(s.Format, s.SchemaFile)
+		schema, err := SchemaFile(s.Format, s.SchemaFile)
 		if err != nil {
 			return decode.Schema{}, fmt.Errorf("%w: source %s: schema_file: %w", batch.ErrInvalid, source, err)
 		}
@@ -93,9 +93,9 @@ func (p *Pipeline) readerSchema(ctx context.Context, source string) (decode.Sche
 	return toDecode(found), nil
 }
 
-// schemaFile reads a schema from a file. A .proto file comes with what it imports,
+// SchemaFile reads the schema of a format from a file. A .proto file comes with what it imports,
 // other Protobuf schemas are descriptor sets.
-func schemaFile(format, path string) (decode.Schema, error) {
+func SchemaFile(format, path string) (decode.Schema, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return decode.Schema{}, err

@@ -19,6 +19,10 @@ type record struct {
 	Headers   headers   `json:"headers"`
 	Partition int32     `json:"partition"`
 	Timestamp time.Time `json:"timestamp"`
+	// Schema is the version of the value's subject that it is written with; 0: the
+	// newest one.
+	Schema int    `json:"schema"`
+	at     string // file:line
 }
 
 // header is one header of a record.
@@ -53,31 +57,34 @@ func (h *headers) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// payload is text, or any other JSON, which is what the bytes are then, or
+// payload is text, or any other JSON, which is encoded as the source has it, or
 // {"base64": "…"} for bytes that are no text. null is no payload.
-type payload []byte
+type payload struct {
+	data    []byte // nil: none
+	encoded bool   // data is JSON, which is to be encoded
+}
 
 // UnmarshalJSON reads a payload.
 func (p *payload) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) == nil && data[0] == '"' {
-		*p = append(payload{}, text...)
+		*p = payload{data: append([]byte{}, text...)}
 		return nil
 	}
 	if bytes.Equal(data, []byte("null")) {
-		*p = nil
+		*p = payload{}
 		return nil
 	}
 	var binary map[string][]byte
 	if err := json.Unmarshal(data, &binary); err == nil && len(binary) == 1 && binary["base64"] != nil {
-		*p = binary["base64"]
+		*p = payload{data: binary["base64"]}
 		return nil
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, data); err != nil {
 		return err
 	}
-	*p = compact.Bytes()
+	*p = payload{data: compact.Bytes(), encoded: true}
 	return nil
 }
 
@@ -107,7 +114,7 @@ func readRecords(path string) ([]record, error) {
 	for line := range strings.Lines(strings.TrimPrefix(string(data), byteOrderMark)) {
 		number++
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-		r := record{Value: payload(line)}
+		r := record{Value: payload{data: []byte(line), encoded: true}}
 		if (ending == recordsEnding || ending == jsonEnding) && strings.TrimSpace(line) == "" {
 			continue
 		}
@@ -122,6 +129,7 @@ func readRecords(path string) ([]record, error) {
 				return nil, fmt.Errorf("%s:%d: partition %d; it is one from 0 to %d", path, number, r.Partition, partitionsMax-1)
 			}
 		}
+		r.at = fmt.Sprintf("%s:%d", path, number)
 		all = append(all, r)
 	}
 	return all, nil
@@ -134,9 +142,9 @@ func (r record) kafka(topic string, number int, now time.Time) *kgo.Record {
 	if at.IsZero() {
 		at = now.Add(time.Duration(number) * time.Millisecond)
 	}
-	k := &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Timestamp: at}
+	k := &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key.data, Value: r.Value.data, Timestamp: at}
 	for _, h := range r.Headers {
-		k.Headers = append(k.Headers, kgo.RecordHeader{Key: h.name, Value: h.value})
+		k.Headers = append(k.Headers, kgo.RecordHeader{Key: h.name, Value: h.value.data})
 	}
 	return k
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/pipeline"
 	"github.com/frazil-io/frazil/internal/query"
+	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
 // trial runs one case in one way after the other, each in a world of its own.
@@ -83,11 +84,19 @@ func (t trial) in(ctx context.Context, drive func(context.Context, *world) error
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a folder in /tmp
 	w := &world{trial: t, dir: dir}
-	if err := w.broker(ctx); err != nil {
+	if err := w.broker(); err != nil {
 		return nil, err
 	}
 	defer w.cluster.Close()
 	if w.spec, err = w.load(); err != nil {
+		return nil, err
+	}
+	registry, err := w.schemas()
+	if err != nil {
+		return nil, err
+	}
+	defer registry.Close()
+	if err := w.produce(ctx); err != nil {
 		return nil, err
 	}
 	if err := drive(ctx, w); err != nil {
@@ -103,12 +112,13 @@ type world struct {
 	dir     string
 	cluster *kfake.Cluster
 	spec    *config.Spec
+	written map[string][]decode.Schema // by subject, in the order of versions
 }
 
 func (w *world) log() *slog.Logger { return w.o.Log }
 
-// broker starts a broker and produces the records.
-func (w *world) broker(ctx context.Context) error {
+// broker starts a broker with the topics.
+func (w *world) broker() error {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "67108864"})}
 	for topic, records := range w.c.topics {
 		partitions := max(1, w.c.Partitions)
@@ -121,13 +131,22 @@ func (w *world) broker(ctx context.Context) error {
 	if w.cluster, err = kfake.NewCluster(opts...); err != nil {
 		return fmt.Errorf("start the embedded broker: %w: %w", batch.ErrUnavailable, err)
 	}
+	return nil
+}
+
+// produce writes the records, encoded as the source that reads them has them.
+func (w *world) produce(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(64<<20))
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	for topic, records := range w.c.topics {
+		e := w.encoders(topic)
 		for i, r := range records {
+			if r, err = e.record(r); err != nil {
+				return err
+			}
 			client.Produce(ctx, r.kafka(topic, i, w.c.Now), func(_ *kgo.Record, failed error) { err = cmp.Or(err, failed) })
 		}
 	}
@@ -275,7 +294,7 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 		return nil, err
 	}
 	defer p.Close()
-	all, open, err := w.written(ctx, p)
+	all, open, err := w.outcome(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -302,9 +321,9 @@ func (w *world) tables(ctx context.Context) (tables, error) {
 	return all, nil
 }
 
-// written lists the tables of all sinks: those that rows have chosen, where they do,
+// outcome lists the tables of all sinks: those that rows have chosen, where they do,
 // each by its full name.
-func (w *world) written(ctx context.Context, p *pipeline.Pipeline) (all tables, open []query.Table, err error) {
+func (w *world) outcome(ctx context.Context, p *pipeline.Pipeline) (all tables, open []query.Table, err error) {
 	for _, name := range w.spec.Sinks.Names {
 		i := w.spec.Sinks.By[name].Iceberg
 		c, err := p.Catalog(ctx, i.Catalog)
