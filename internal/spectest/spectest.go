@@ -107,7 +107,7 @@ func find(dir string) ([]suite, error) {
 		if err != nil || !e.IsDir() {
 			return err
 		}
-		if e.Name() != casesFolder {
+		if e.Name() != casesFolder || !hasCase(path) { // others have tests, too
 			return nil
 		}
 		s, err := newSuite(filepath.Dir(path))
@@ -128,11 +128,26 @@ func find(dir string) ([]suite, error) {
 	return all, nil
 }
 
+// hasCase says whether a folder has anything in it that looks like a case.
+func hasCase(dir string) bool {
+	for _, name := range []string{"input", "expect", "case.yaml"} {
+		if found, _ := filepath.Glob(filepath.Join(globbed(dir), "*", name)); len(found) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// globbed is a path of which filepath.Glob takes each character as it is.
+func globbed(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
 func newSuite(dir string) (suite, error) {
 	s := suite{dir: dir}
 	var specs []string
 	for _, pattern := range []string{"*.yaml", "*.yml"} {
-		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		found, err := filepath.Glob(filepath.Join(globbed(dir), pattern))
 		if err != nil {
 			return s, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 		}
@@ -156,9 +171,6 @@ func newSuite(dir string) (suite, error) {
 		if f.IsDir() && !strings.HasPrefix(f.Name(), ".") {
 			s.cases = append(s.cases, f.Name())
 		}
-	}
-	if len(s.cases) == 0 {
-		return s, fmt.Errorf("%w: %s has no case in it", batch.ErrInvalid, filepath.Join(dir, casesFolder))
 	}
 	return s, nil
 }

@@ -154,3 +154,19 @@ func TestInputsThatAreEncoded(t *testing.T) {
 func encodeTimes(b []byte, rows arrow.RecordBatch, row int) []byte {
 	return []byte(strings.NewReplacer("1970-01-01 00:00:00Z", "1970-01-01T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01T00:00:00Z").Replace(string(encode(b, rows, row))))
 }
+
+// TestOtherFoldersOfTests: those of other languages are nobody's cases; the folder may
+// have any name.
+func TestOtherFoldersOfTests(t *testing.T) {
+	dir := writeFiles(t, map[string]string{
+		"a[1]*/pipeline.yaml": specOf("format: json\ncolumns: id BIGINT", "raw.out"), "a[1]*/tests/one/input/in.jsonl": "{}", "a[1]*/tests/one/expect/out.jsonl": "{}",
+		"python/tests/test_a.py": "", "go/compose.yaml": "", "go/tests/unit/a_test.go": "",
+	})
+	suites, err := find(dir)
+	if err != nil || len(suites) != 1 || len(suites[0].cases) != 1 {
+		t.Fatalf("found %+v, %v", suites, err)
+	}
+	if _, err := find(filepath.Join(dir, "python")); err == nil || !strings.Contains(err.Error(), "there are no cases below") {
+		t.Fatal(err)
+	}
+}
