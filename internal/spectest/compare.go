@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -194,28 +195,91 @@ func scientific(plain string) string {
 const shownMax = 20
 
 // difference shows rows that are missing with -, and those that should not be
-// there with +; "" if there are none. Both are sorted.
+// there with +; "" if there are none. Rows that look like one another stand together,
+// with the columns in which they differ.
 func difference(want, have []string) string {
+	missing, extra := apart(want, have)
+	if len(missing)+len(extra) == 0 {
+		return ""
+	}
+	head := fmt.Sprintf("%d rows were expected, there are %d; - is missing, + should not be there\n", len(want), len(have))
+	all := len(missing) + len(extra)
+	missing, extra = balanced(missing, extra)
 	var lines []string
+	for _, row := range missing {
+		lines = append(lines, "- "+row)
+		at, columns := nearest(row, extra)
+		if at < 0 {
+			continue
+		}
+		lines = append(lines, "+ "+extra[at], "  in "+strings.Join(columns, ", "))
+		extra = slices.Delete(extra, at, at+1)
+	}
+	for _, row := range extra {
+		lines = append(lines, "+ "+row)
+	}
+	if all > shownMax {
+		lines = append(lines, fmt.Sprintf("… and %d more", all-shownMax))
+	}
+	return head + strings.Join(lines, "\n")
+}
+
+// apart are the rows of one list that the other one does not have. Both are sorted.
+func apart(want, have []string) (missing, extra []string) {
 	i, j := 0, 0
 	for i < len(want) || j < len(have) {
 		switch {
 		case j == len(have) || i < len(want) && want[i] < have[j]:
-			lines = append(lines, "- "+want[i])
+			missing = append(missing, want[i])
 			i++
 		case i == len(want) || have[j] < want[i]:
-			lines = append(lines, "+ "+have[j])
+			extra = append(extra, have[j])
 			j++
 		default:
 			i, j = i+1, j+1
 		}
 	}
-	if len(lines) == 0 {
-		return ""
+	return missing, extra
+}
+
+// balanced cuts the lists to what is shown, some of either where both are long.
+func balanced(missing, extra []string) (a, b []string) {
+	most := max(shownMax/2, shownMax-len(extra))
+	missing = missing[:min(len(missing), most)]
+	return missing, slices.Clone(extra[:min(len(extra), shownMax-len(missing))])
+}
+
+// nearest finds the row that has the most members like those of another one, at least
+// half of them, and names those in which the two differ; -1: there is none.
+func nearest(row string, among []string) (at int, columns []string) {
+	at = -1
+	one, err := parsed(row)
+	if err != nil {
+		return at, nil
 	}
-	head := fmt.Sprintf("%d rows were expected, there are %d; - is missing, + should not be there\n", len(want), len(have))
-	if more := len(lines) - shownMax; more > 0 {
-		lines = append(lines[:shownMax], fmt.Sprintf("… and %d more", more))
+	for i, text := range among {
+		two, err := parsed(text)
+		if err != nil {
+			continue
+		}
+		var differ []string
+		for name := range one {
+			if !reflect.DeepEqual(one[name], two[name]) {
+				differ = append(differ, name)
+			}
+		}
+		if 2*len(differ) > len(one) {
+			continue
+		}
+		for name := range two {
+			if _, ok := one[name]; !ok {
+				differ = append(differ, name)
+			}
+		}
+		if at < 0 || len(differ) < len(columns) {
+			slices.Sort(differ)
+			at, columns = i, differ
+		}
 	}
-	return head + strings.Join(lines, "\n")
+	return at, columns
 }

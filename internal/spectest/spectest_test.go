@@ -281,3 +281,34 @@ func TestLetters(t *testing.T) {
 		})
 	}
 }
+
+// TestDifference: rows that are almost the same stand together, with what differs; long
+// lists are cut.
+func TestDifference(t *testing.T) {
+	want := []string{`{"a":1,"b":"x","c":1}`, `{"a":2,"b":"y","c":2}`, `{"a":9}`}
+	have := []string{`{"a":1,"b":"x","c":1}`, `{"a":7,"b":"z","d":7}`, `{"b":"y","a":2,"c":3,"d":4}`}
+	if got, want := difference(want, have), `3 rows were expected, there are 3; - is missing, + should not be there
+- {"a":2,"b":"y","c":2}
++ {"b":"y","a":2,"c":3,"d":4}
+  in c, d
+- {"a":9}
++ {"a":7,"b":"z","d":7}`; got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	if got := difference(want, want); got != "" {
+		t.Error(got)
+	}
+	var many []string
+	for i := range 50 {
+		many = append(many, fmt.Sprintf(`{"n":%d}`, i+10))
+	}
+	for _, c := range []struct {
+		want, have  []string
+		minus, plus int
+	}{{many, nil, 20, 0}, {nil, many, 0, 20}, {many[:25], many[25:], 10, 10}, {many[:2], many[2:], 2, 18}, {many[2:], many[:2], 18, 2}} {
+		got := difference(c.want, c.have)
+		if strings.Count(got, "\n- ") != c.minus || strings.Count(got, "\n+ ") != c.plus || !strings.HasSuffix(got, "… and 30 more") {
+			t.Errorf("%d and %d:\n%s", c.minus, c.plus, got)
+		}
+	}
+}
