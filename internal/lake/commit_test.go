@@ -3,6 +3,7 @@ package lake
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -92,5 +93,53 @@ func TestConflict(t *testing.T) {
 	}
 	if tbl, err := c.Load(t.Context(), ident); err != nil || tbl.Properties()["a"] != "" {
 		t.Fatalf("it was applied, %v", err)
+	}
+}
+
+// TestCatalogFileReplaced: SQLite goes on in a file that was deleted, where nobody
+// else looks; that is noticed at the next load and at the next commit.
+func TestCatalogFileReplaced(t *testing.T) {
+	for name, change := range map[string]func(file string) error{
+		"deleted":  os.Remove,
+		"replaced": func(file string) error { return errors.Join(os.Rename(file, file+".old"), os.WriteFile(file, nil, 0o600)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "c.db")
+			c, err := open(t, Options{Type: "sql", URI: file, Warehouse: t.TempDir()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fill(t, c)
+			if _, err := c.Load(t.Context(), ident); err != nil {
+				t.Fatal(err)
+			}
+			if err := change(file); err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.Commit(t.Context(), ident, nil, []table.Update{table.NewSetPropertiesUpdate(iceberg.Properties{"a": "b"})})
+			wants(t, err, batch.ErrDataLost, "was deleted or replaced while it was open")
+			_, err = c.Load(t.Context(), ident)
+			wants(t, err, batch.ErrDataLost, file)
+		})
+	}
+}
+
+// TestDamagedMetadata: a metadata file that cannot be read is no server that is away.
+func TestDamagedMetadata(t *testing.T) {
+	for text, kind := range map[string]error{`{"format-version": 2, "table`: batch.ErrDataLost, `{"format-version": 2}`: batch.ErrDataLost, "": batch.ErrDataLost, `{"format-version": 9}`: batch.ErrInvalid} {
+		c, err := open(t, Options{Type: "sql", URI: filepath.Join(t.TempDir(), "c.db"), Warehouse: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, c)
+		tbl, err := c.Load(t.Context(), ident)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(localPath(tbl.MetadataLocation()), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Load(t.Context(), ident)
+		wants(t, err, kind, "damaged")
 	}
 }

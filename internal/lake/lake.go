@@ -7,6 +7,7 @@ package lake
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -44,6 +45,7 @@ type Catalog struct {
 	opts Options
 	aws  *aws.Config
 	db   *sql.DB
+	file *sqliteFile // nil: the database is no file
 }
 
 // Open opens a catalog. A SQLite file is made if it is missing.
@@ -115,11 +117,17 @@ const callMax = 2 * time.Minute
 func (c *Catalog) Load(ctx context.Context, ident table.Identifier) (*table.Table, error) {
 	limited, cancel := context.WithTimeout(ctx, callMax)
 	defer cancel()
+	doing := "load table " + strings.Join(ident, ".")
 	t, err := c.LoadTable(c.Context(limited), ident)
-	if err != nil {
-		return nil, Classify("load table "+strings.Join(ident, "."), err)
+	switch {
+	case errors.Is(err, table.ErrInvalidMetadataFormatVersion):
+		return nil, fmt.Errorf("%s: %w: its metadata is of a format that this version cannot read, or damaged: %w", doing, batch.ErrInvalid, err)
+	case errors.Is(err, table.ErrInvalidMetadata):
+		return nil, fmt.Errorf("%s: %w: its metadata file is damaged; restore it from a backup: %w", doing, batch.ErrDataLost, err)
+	case err != nil:
+		return nil, Classify(doing, err)
 	}
-	return t, nil
+	return t, c.same(doing)
 }
 
 // Commit sends a commit that asserts requirements. Whatever it returns, the
@@ -132,7 +140,7 @@ func (c *Catalog) Commit(ctx context.Context, ident table.Identifier, reqs []tab
 	if err != nil {
 		return nil, Classify("commit table "+strings.Join(ident, "."), err)
 	}
-	return meta, nil
+	return meta, c.same("commit table " + strings.Join(ident, "."))
 }
 
 // unpin copies the numbers that a new snapshot points to. They may lie inside

@@ -2,7 +2,9 @@ package lake
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +46,34 @@ func (c *Catalog) openSQL(props iceberg.Properties) error {
 	if c.Catalog, err = sqlcat.NewCatalog(c.opts.Name, c.db, dialect, props); err != nil {
 		return Classify("open catalog "+c.opts.Name, err)
 	}
+	if c.file != nil {
+		c.file.info, _ = os.Stat(c.file.path) // in memory there is none
+	}
 	return nil
+}
+
+// sqliteFile is a catalog's file as it was opened.
+type sqliteFile struct {
+	path string
+	info os.FileInfo
+}
+
+// same makes sure that the catalog's file is still the one that was opened. SQLite
+// goes on in a file that was deleted, and nobody else sees what it commits there. It
+// is asked behind each load and commit: what is lost then was acknowledged to nobody.
+func (c *Catalog) same(doing string) error {
+	if c.file == nil || c.file.info == nil {
+		return nil
+	}
+	now, err := os.Stat(c.file.path)
+	switch {
+	case err == nil && os.SameFile(now, c.file.info):
+		return nil
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w: the file of catalog %s, %s, was deleted or replaced while it was open: what was committed since is in no catalog. "+
+			"Put back the one that knows the tables, or a backup of it, and start again", doing, batch.ErrDataLost, c.opts.Name, c.file.path)
+	}
+	return Classify(doing, err)
 }
 
 // location makes a directory absolute, and leaves what names its scheme.
@@ -83,6 +112,6 @@ func (c *Catalog) openSQLite() error {
 		return fmt.Errorf("%w: catalog %s: its uri cannot be opened as a file of SQLite: %w", batch.ErrInvalid, c.opts.Name, err)
 	}
 	db.SetMaxOpenConns(1) // one process writes; a second connection would only meet locks
-	c.db = db
+	c.db, c.file = db, &sqliteFile{path: path}
 	return nil
 }
