@@ -123,6 +123,9 @@ func (a *app) printStatus(s *pipeline.Status) error {
 		default:
 			say(what, "%s: batch %d, %d rows written, committed up to %s ago, history %s", one.Table, one.Batch, one.Rows, age(s.Now.Sub(one.Time)), one.Ancestry)
 		}
+		if one.Held != nil {
+			say("", "%s", one.Held)
+		}
 	}
 	for _, c := range s.Commits {
 		var parts []string

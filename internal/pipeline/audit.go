@@ -48,13 +48,20 @@ type auditor struct {
 
 // auditor is nil for a sink without rules.
 func (p *Pipeline) auditor(name string, t *sink.Table) driver.Auditor {
+	a := p.newAuditor(name, t)
+	if a == nil {
+		return nil
+	}
+	p.closers = append(p.closers, a.close)
+	return a
+}
+
+func (p *Pipeline) newAuditor(name string, t *sink.Table) *auditor {
 	rules := p.spec.Sinks.By[name].Audit
 	if len(rules.Names) == 0 {
 		return nil
 	}
-	a := &auditor{p: p, sink: name, rules: rules, branch: t.AuditBranch()}
-	p.closers = append(p.closers, a.close)
-	return a
+	return &auditor{p: p, sink: name, rules: rules, branch: t.AuditBranch()}
 }
 
 // open opens DuckDB over what is staged, once.
@@ -85,42 +92,50 @@ func (a *auditor) close() {
 	}
 }
 
+// broken runs all rules, and returns those that hold what is staged back.
+func (a *auditor) broken(ctx context.Context) (broken []HeldBy, err error) {
+	e, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range a.rules.Names {
+		rows, example, err := wrongRows(ctx, e, a.rules.By[rule].SQL)
+		if err != nil {
+			return nil, fmt.Errorf("audit %s: %w\nWhere it is a file of the staged batch that is gone, start again: what is staged is looked at then, and executed again where it lacks a file", rule, err)
+		}
+		if rows > 0 {
+			broken = append(broken, HeldBy{Audit: rule, Rows: rows, Example: example, OnFail: a.rules.By[rule].OnFail})
+		}
+	}
+	return broken, nil
+}
+
 // Audit implements driver.Auditor.
 func (a *auditor) Audit(ctx context.Context, snapshot int64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e, err := a.open(ctx)
-	if err != nil {
+	broken, err := a.broken(ctx)
+	if err != nil || len(broken) == 0 {
 		return err
 	}
-	var broken []string
-	var held *batch.Held
+	var texts []string
 	stops := false
-	for _, rule := range a.rules.Names {
-		rows, example, err := wrongRows(ctx, e, a.rules.By[rule].SQL)
-		if err != nil {
-			return fmt.Errorf("audit %s: %w\nWhere it is a file of the staged batch that is gone, start again: what is staged is looked at then, and executed again where it lacks a file", rule, err)
-		}
-		if rows == 0 {
-			continue
-		}
-		found := fmt.Sprintf("%s, for instance %s", counted(rows, "row"), example)
-		broken = append(broken, rule+": "+found)
-		stops = stops || a.rules.By[rule].OnFail == "stop"
-		if held == nil {
-			held = &batch.Held{Rule: rule, Reason: fmt.Sprintf("audit %s holds the batch back: %s: %s", rule, oneLine(a.rules.By[rule].SQL), found)}
-		}
+	for _, b := range broken {
+		texts = append(texts, b.Audit+": "+b.found())
+		stops = stops || b.OnFail == "stop"
 	}
-	if len(broken) == 0 {
-		return nil
-	}
+	held := batch.Held{Rule: broken[0].Audit, Reason: fmt.Sprintf("audit %s holds the batch back: %s: %s", broken[0].Audit, oneLine(a.rules.By[broken[0].Audit].SQL), broken[0].found())}
 	i := a.p.spec.Sinks.By[a.sink].Iceberg
 	stop := fmt.Errorf("%w: the audit of sink %s holds the batch back:\n  %s\nIts rows are in snapshot %d, on branch %s of table %s; nothing of it is on branch %s. "+
-		"Correct the SQL or the rule and start again: the batch goes on", batch.ErrInvalid, a.sink, strings.Join(broken, "\n  "), snapshot, a.branch, i.Table, i.Branch)
+		"Correct the SQL or the rule and start again: the batch goes on", batch.ErrInvalid, a.sink, strings.Join(texts, "\n  "), snapshot, a.branch, i.Table, i.Branch)
 	if stops {
 		return stop
 	}
-	return &driver.HeldBack{Held: *held, Sink: a.sink, Else: stop}
+	return &driver.HeldBack{Held: held, Sink: a.sink, Else: stop}
+}
+
+func (b HeldBy) found() string {
+	return fmt.Sprintf("%s, for instance %s", counted(b.Rows, "row"), b.Example)
 }
 
 // wrongRowsMax is how many rows of a rule are counted.

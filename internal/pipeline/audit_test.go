@@ -255,3 +255,59 @@ func TestStagedFileDeleted(t *testing.T) {
 	}
 	p.clean(p.open(Options{ReadOnly: true}))
 }
+
+// TestHeldIsTold: status and plan say which batch waits on its branch, what holds it
+// back by the rules as they are now, and what comes next.
+func TestHeldIsTold(t *testing.T) {
+	p := newProof(t)
+	rules := `small: "SELECT * FROM odd WHERE id > 50", few: "SELECT count(*) AS n FROM a.odd HAVING count(*) > 1000"`
+	p.spec = p.audited(rules)
+	p.produce(40)
+	p.run()
+	told := func() *HeldStatus {
+		t.Helper()
+		s := p.open(Options{ReadOnly: true}).Status(p.Context(), time.Now())
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+		i := p.intent()
+		if a, b := fmt.Sprint(s.Sinks[1].Held), fmt.Sprint(i.Sinks[1].Held); a != b || s.Sinks[0].Held != nil {
+			t.Fatalf("status says %s, plan %s", a, b)
+		}
+		if h := i.Sinks[1].Held; h != nil && !strings.Contains(strings.Join(i.Steps, "\n"), h.Todo) {
+			t.Errorf("no step of the plan is %q: %q", h.Todo, i.Steps)
+		}
+		return s.Sinks[1].Held
+	}
+	if h := told(); h != nil {
+		t.Fatal(h)
+	}
+	p.produce(40)
+	if err := p.open(Options{AvailableNow: true, Takeover: true}).Run(p.Context(), p.Context()); !errors.Is(err, batch.ErrInvalid) {
+		t.Fatal(err)
+	}
+	is := func(parts ...string) {
+		t.Helper()
+		h := told()
+		text := fmt.Sprint(h)
+		for _, part := range parts {
+			if !strings.Contains(text, part) {
+				t.Errorf("%q is not in: %s", part, text)
+			}
+		}
+		if h == nil || h.Batch != 1 || h.Rows != 20 || h.Branch != "frazil-proof.audit" || h.Snapshot == 0 {
+			t.Fatalf("%+v", h)
+		}
+	}
+	is("batch 1 is staged and not published: 20 rows in snapshot", "audit small holds it back: 15 rows, for instance id 51, kind k0", "or rule small and run again; or take the rule out")
+	held := p.spec
+	p.spec = p.respec("SELECT id, kind FROM clicks WHERE id % 2 = 1", "SELECT id, kind FROM clicks WHERE id % 2 = 1 AND id <= 50")
+	is("The sink's spec is another one now")
+	p.spec = held
+	p.spec = p.audited(`small: "SELECT * FROM odd WHERE id > 500"`)
+	is("No rule of the spec holds it back")
+	p.run()
+	if h := told(); h != nil {
+		t.Fatal(h)
+	}
+}

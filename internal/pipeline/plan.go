@@ -39,6 +39,8 @@ type SinkIntent struct {
 	// CommitsPerDay and FilesPerDay go by the newest stamps; null with fewer than two.
 	CommitsPerDay *float64 `json:"commits_per_day"`
 	FilesPerDay   *float64 `json:"files_per_day"`
+	// Held is a batch that waits on its branch; nil if none does.
+	Held *HeldStatus `json:"held,omitempty"`
 }
 
 // OffsetIntent is where a partition will be read on.
@@ -250,6 +252,9 @@ func (p *Pipeline) sinkIntent(ctx context.Context, name string, s state) (one Si
 	one.Properties = sink.PropertyDifferences(o, tbl)
 	one.Rules = p.rulesOf(name, tbl)
 	one.rates(tbl)
+	if one.Held, err = p.held(ctx, name, s.plan); err != nil {
+		return one, false, err
+	}
 	return one, tbl.Metadata().SnapshotByName(batch.Tag(p.spec.Name, batch.StreamMain)) != nil, nil
 }
 
@@ -339,6 +344,11 @@ func (i *Intent) steps(s state, stamped bool) {
 		say("batch %d is logged, and its outcome is not recorded: tables that lack it get it first", s.plan.Batch)
 		if len(i.Revises) > 0 {
 			say("where they lack it, it is revised for the spec as it is now: sink %s", strings.Join(i.Revises, ", "))
+		}
+	}
+	for _, one := range i.Sinks {
+		if one.Held != nil {
+			say("sink %s: %s", one.Sink, one.Held)
 		}
 	}
 	for _, name := range i.Dropped {

@@ -30,6 +30,8 @@ type SinkStatus struct {
 	// Tables is how many tables a sink has whose rows choose theirs; the rest is
 	// of all of them together.
 	Tables int `json:"tables,omitempty"`
+	// Held is a batch that waits on its branch; nil if none does.
+	Held *HeldStatus `json:"held,omitempty"`
 }
 
 // StaleTag is a tag of a pipeline that has not moved for as long as snapshots are
@@ -163,6 +165,9 @@ func (s *Status) sink(ctx context.Context, p *Pipeline, name string) (SinkStatus
 	one.Ancestry = ancestries[v.Ancestry()]
 	if st := v.Stamp(); st != nil {
 		one.Stamp, one.Batch, one.Rows, one.End, one.Time = st.String(), st.Last, st.Total.Written, st.End, st.Time
+	}
+	if one.Held, err = p.held(ctx, name, s.Plan); err != nil {
+		one.Error = s.fail("sink "+name, err)
 	}
 	s.stale(v.Metadata(), one.Table, batch.Tag(p.spec.Name, batch.StreamMain), time.Duration(p.spec.Maintenance.KeepHourly))
 	return one, t
