@@ -100,8 +100,10 @@ func TestConflict(t *testing.T) {
 // else looks; that is noticed at the next load and at the next commit.
 func TestCatalogFileReplaced(t *testing.T) {
 	for name, change := range map[string]func(file string) error{
-		"deleted":  os.Remove,
-		"replaced": func(file string) error { return errors.Join(os.Rename(file, file+".old"), os.WriteFile(file, nil, 0o600)) },
+		"deleted": os.Remove,
+		"replaced": func(file string) error {
+			return errors.Join(os.Rename(file, file+".old"), os.WriteFile(file, nil, 0o600))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "c.db")
