@@ -19,8 +19,8 @@ var (
 	simSeeds = flag.Uint64("seeds", 200, "simulated runs")
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
-	simPairs = flag.Bool("pairs", false, "kill at each pair of calls")
-	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering, routing, routed-letters or exhaustive")
+	simPairs = flag.Bool("pairs", false, "kill at each pair of calls; where a letter is run again, which takes many, at one of 29 or 97")
+	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering, routing, routed-letters, replaying or exhaustive")
 )
 
 // event lets one thing happen.
@@ -402,25 +402,31 @@ func TestSimulationExhaustive(t *testing.T) {
 
 // TestSimulationKills kills the driver at each of its calls while it drains a
 // backlog of four batches, each of them running ahead of the last, and at
-// pairs of calls: at some of them, all of them with -pairs.
+// pairs of calls: at some of them; with -pairs at all of them, and where letters are
+// run again beside it, which makes a million pairs, at many.
 func TestSimulationKills(t *testing.T) {
 	if *simOnly != "" && *simOnly != "exhaustive" {
 		return
 	}
 	for name, c := range map[string]struct {
-		cfg  simConfig
-		each int // of so many pairs one is tried
+		cfg   simConfig
+		each  int // of so many pairs one is tried
+		pairs int // the same, with -pairs
 	}{
-		"two":                        {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7},
-		"routed":                     {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29},
-		"replay":                     {simConfig{tables: 2, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997},
-		"replay, without checkpoint": {simConfig{tables: 1, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997},
-		"two replays":                {simConfig{tables: 1, drivers: 1, replays: 2, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 1999},
-		"routed, without checkpoint": {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31},
+		"two":                        {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7, 1},
+		"routed":                     {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29, 1},
+		"replay":                     {simConfig{tables: 2, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997, 29},
+		"replay, without checkpoint": {simConfig{tables: 1, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997, 29},
+		"two replays":                {simConfig{tables: 1, drivers: 1, replays: 2, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 1999, 97},
+		"routed, without checkpoint": {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			killed(t, c.cfg, c.each)
+			each := c.each
+			if *simPairs {
+				each = c.pairs
+			}
+			killed(t, c.cfg, each)
 		})
 	}
 }
@@ -441,7 +447,7 @@ func killed(t *testing.T, cfg simConfig, each int) {
 			if cfg.replays > 0 && !*simPairs && i%4 != 0 { // these runs are long
 				continue
 			}
-			if j > i && !*simPairs && (i*calls+j)%each != 0 {
+			if j > i && (i*calls+j)%each != 0 {
 				continue
 			}
 			cfg.kills = []int{i, j}
