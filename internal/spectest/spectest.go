@@ -21,6 +21,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/config"
 )
 
 // Options are settings of a run of cases.
@@ -68,7 +69,11 @@ func Run(ctx context.Context, dirs []string, o Options) error {
 		if err != nil {
 			return err
 		}
-		suites = append(suites, found...)
+		for _, s := range found {
+			if !slices.ContainsFunc(suites, func(have suite) bool { return filepath.Clean(have.dir) == filepath.Clean(s.dir) }) {
+				suites = append(suites, s)
+			}
+		}
 	}
 	ran := 0
 	for _, s := range suites {
@@ -175,15 +180,25 @@ func newSuite(dir string) (suite, error) {
 	return s, nil
 }
 
-// run runs a case in all ways.
+// run runs a case in all ways. What the spec's variables stand for is not told.
 func (s suite) run(ctx context.Context, name string, o Options) error {
+	t := trial{suite: s, o: o, mask: &config.Mask{}}
+	err := t.run(ctx, name)
+	if err == nil {
+		return nil
+	}
+	return errors.New(t.mask.Hide(err.Error()))
+}
+
+func (t trial) run(ctx context.Context, name string) error {
+	s, o := t.suite, t.o
 	c, err := load(filepath.Join(s.dir, casesFolder, name), o.Update)
 	if err != nil {
 		return err
 	}
 	// Each case has numbers of its own: they do not change with what ran before.
 	rnd := rand.New(rand.NewPCG(o.Seed, uint64(len(s.dir)+1)*131+uint64(len(name))))
-	t := trial{suite: s, c: c, o: o}
+	t.c = c
 	got, err := t.whole(ctx)
 	if o.Update && c.errors == nil {
 		if err != nil {

@@ -312,3 +312,24 @@ func TestDifference(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretsOfCases: what a variable stands for is in no failure.
+func TestSecretsOfCases(t *testing.T) {
+	files := good()
+	files["case.yaml"] = strings.Replace(files["case.yaml"], "TOKEN: x", "TOKEN: hunter2", 1)
+	files["input/numbers.records"] += `{"value":"hunter2"}`
+	if got := runCase(t, folder(t, files), nil).Failure; strings.Contains(got, "hunter2") || !strings.Contains(got, "${TOKEN}") {
+		t.Error(got)
+	}
+}
+
+// TestFoldersTwice: a folder that is named twice is run once.
+func TestFoldersTwice(t *testing.T) {
+	dir := folder(t, good())
+	ran := 0
+	o := Options{Now: time.Now, Begin: func(string) {}, Done: func(Result) { ran++ }}
+	o.Env, o.Log, o.Encode = func(string) (string, bool) { return "", false }, slog.New(slog.DiscardHandler), encode
+	if err := Run(t.Context(), []string{dir, dir + "/.", filepath.Join(dir, casesFolder)}, o); err != nil || ran != 1 {
+		t.Errorf("%d cases ran, %v", ran, err)
+	}
+}

@@ -30,6 +30,7 @@ type trial struct {
 	suite suite
 	c     *testCase
 	o     Options
+	mask  *config.Mask // of the spec
 }
 
 // whole runs the case with the limits of the spec: one batch, unless it is large.
@@ -163,6 +164,9 @@ func (w *world) load() (*config.Spec, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if w.mask != nil {
+		*w.mask = spec.Mask()
 	}
 	spec.Checkpoint = filepath.Join(w.dir, "checkpoints")
 	for name := range spec.Catalogs {
