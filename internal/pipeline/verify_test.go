@@ -149,3 +149,25 @@ func TestVerifyBesideDriver(t *testing.T) {
 	p.clean(looking)
 	t.Logf("%d audits beside the driver", audits)
 }
+
+// TestVerifyAllTypes: what a manifest says of a healthy file's columns is what its
+// footer says, whatever they are.
+func TestVerifyAllTypes(t *testing.T) {
+	p := newProof(t)
+	p.spec = p.respec(`sql: SELECT id FROM clicks, iceberg: {catalog: lake, table: a.ids}`, `iceberg: {catalog: lake, table: a.ids, partition_by: [kind, "bucket(4, id)", day(at)], sort_by: [n]}, sql: "
+    SELECT id, kind, (40 - id)::SMALLINT AS n, (id - 20)::UTINYINT AS u, (id * 1000000007)::HUGEINT::DECIMAL(38, 2) AS wide, (id - 20)::DECIMAL(9, 3) AS narrow,
+    CASE WHEN id % 3 = 0 THEN NULL ELSE 'a text of more than sixteen letters ö ' || id END AS long, repeat('􏿿', (id % 20)::BIGINT) AS far, '' AS empty, NULL::INTEGER AS none,
+    CASE WHEN id % 2 = 0 THEN 'NaN'::DOUBLE ELSE -id::DOUBLE END AS d, (id / 7)::FLOAT AS f, id % 2 = 0 AS b, encode(kind) AS bytes,
+    DATE '1969-12-25' + id::INTEGER AS day, TIME '23:59:59.999999' AS clock, make_timestamptz(1960 + id::INTEGER, 1, 1, 0, 0, 0) AS at, TIMESTAMP '1969-12-31 23:59:59.5' AS local,
+    CASE WHEN id % 4 = 0 THEN NULL ELSE {'x': id, 'y': [id, NULL]} END AS s, map([kind], [id]) AS m, [kind, NULL] AS l, uuid_extract_version(NULL) AS v, '6fa459ea-ee8a-4ca4-894e-db77e160355e'::UUID AS uu
+    FROM clicks WHERE id >= 20"`)
+	for range 2 {
+		p.produce(60)
+		p.run()
+	}
+	p.clean(p.open(Options{ReadOnly: true}))
+	report, err := p.open(Options{ReadOnly: true}).Verify(p.Context(), time.Now(), true)
+	if err != nil || !report.Clean {
+		t.Fatal(report, err)
+	}
+}

@@ -39,6 +39,9 @@ func attemptOf(name string) string {
 	return ""
 }
 
+// sourceSnapshot is where Iceberg's cherrypick_snapshot notes of what it made a copy.
+const sourceSnapshot = "source-snapshot-id"
+
 const todoFiles = "restore the file from a backup; or `frazil checkpoint rewind SPEC --batch N` to before its batch, which reads Kafka again while that still has the records"
 
 // files audits the manifests and data files of one table.
@@ -52,6 +55,9 @@ type files struct {
 	*Section
 	seen map[uint64]bool // data files that were looked at, by the hash of their path
 
+	presence *presence
+	measured map[string]bool // manifests whose length was looked at
+
 	ownRows, otherRows, deletedRows int64
 	otherFiles, rewritten           int64
 }
@@ -59,7 +65,7 @@ type files struct {
 // auditFiles reads the manifests of every live snapshot, and every data file's
 // footer. An error is one of reading, not of what was read.
 func auditFiles(ctx context.Context, h *history, s *Section, from iceio.IO) (*files, error) {
-	f := &files{history: h, Section: s, fs: from, seed: maphash.MakeSeed(), seen: map[uint64]bool{}}
+	f := &files{history: h, Section: s, fs: from, seed: maphash.MakeSeed(), seen: map[uint64]bool{}, presence: newPresence(), measured: map[string]bool{}}
 	f.group, ctx = errgroup.WithContext(ctx)
 	f.group.SetLimit(filesAtOnce)
 	err := f.head(ctx)
@@ -70,6 +76,9 @@ func auditFiles(ctx context.Context, h *history, s *Section, from iceio.IO) (*fi
 	}
 	if waited := f.group.Wait(); err == nil || waited != nil && errors.Is(err, context.Canceled) {
 		err = waited
+	}
+	if err == nil {
+		f.present()
 	}
 	return f, err
 }
@@ -86,7 +95,41 @@ func (f *files) unreadable(what, name, where string, err error) error {
 		return lake.Classify("read "+name, err)
 	}
 	f.find(MissingFile, where, fmt.Sprintf("%s %s does not exist", what, name), todoFiles)
+	if what != dataFile {
+		f.presence.partly = true
+	}
 	return nil
+}
+
+// dataFile is what unreadable calls one.
+const dataFile = "the data file"
+
+// measure compares a manifest with its list, once beside others in length, and in
+// what it has.
+func (f *files) measure(ctx context.Context, m iceberg.ManifestFile, has tally, live bool) {
+	if wrong := has.differ(m, live); wrong != "" {
+		f.find(ChangedFile, m.FilePath(), wrong, todoHistory)
+	}
+	if f.measured[m.FilePath()] {
+		return
+	}
+	f.measured[m.FilePath()] = true
+	f.group.Go(func() error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		wrong, err := f.length(m)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // which was told when it was read
+			return lake.Classify("look at "+m.FilePath(), err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.count("manifests", 1)
+		if wrong != "" {
+			f.Section.find(ChangedFile, m.FilePath(), wrong, todoHistory)
+		}
+		return nil
+	})
 }
 
 func (f *files) manifests(s *snapshot) ([]iceberg.ManifestFile, error) {
@@ -107,13 +150,17 @@ func (f *files) head(ctx context.Context) error {
 		return err
 	}
 	for _, m := range manifests {
+		var has tally
+		whole := true
 		for e, err := range m.Entries(f.fs, true) {
 			if err != nil {
 				if err := f.unreadable("the manifest", m.FilePath(), f.history.head.where(), err); err != nil {
 					return err
 				}
+				whole = false
 				break
 			}
+			has.add(e)
 			d := e.DataFile()
 			if m.ManifestContent() != iceberg.ManifestContentData {
 				f.deletedRows += d.Count()
@@ -124,19 +171,25 @@ func (f *files) head(ctx context.Context) error {
 			}
 			if attemptOf(d.FilePath()) != "" {
 				f.ownRows += d.Count()
+				f.presence.head[f.key(d.FilePath())] = inHead{d.FilePath(), e.SnapshotID(), d.Count()}
 			} else {
 				f.otherFiles++
 				f.otherRows += d.Count()
 			}
 			f.look(ctx, d)
 		}
+		if whole {
+			f.measure(ctx, m, has, true)
+		}
 	}
 	return context.Cause(ctx)
 }
 
+func (f *files) key(name string) uint64 { return maphash.String(f.seed, name) }
+
 // known says whether a file was seen before, and notes it.
 func (f *files) known(name string) bool {
-	key := maphash.String(f.seed, name)
+	key := f.key(name)
 	was := f.seen[key]
 	f.seen[key] = true
 	return was
@@ -148,35 +201,63 @@ func (f *files) added(ctx context.Context, s *snapshot) error {
 	if err != nil {
 		return err
 	}
-	var rows, removed, removedRows int64
+	var did changes
 	for _, m := range manifests {
 		if m.SnapshotID() != s.SnapshotID {
 			continue
 		}
+		var has tally
+		whole := true
 		for e, err := range m.Entries(f.fs, false) {
 			if err != nil {
 				if err := f.unreadable("the manifest", m.FilePath(), s.where(), err); err != nil {
 					return err
 				}
+				whole = false
 				break
 			}
-			d := e.DataFile()
-			switch {
-			case m.ManifestContent() != iceberg.ManifestContentData:
-			case e.Status() == iceberg.EntryStatusADDED:
-				rows += d.Count()
-				f.of(s, d)
-				if !f.known(d.FilePath()) {
-					f.look(ctx, d)
-				}
-			case e.Status() == iceberg.EntryStatusDELETED && attemptOf(d.FilePath()) != "":
-				removed++
-				removedRows += d.Count()
+			has.add(e)
+			if m.ManifestContent() == iceberg.ManifestContentData {
+				f.change(ctx, s, e, &did)
 			}
 		}
+		if whole {
+			f.measure(ctx, m, has, false)
+		}
 	}
-	f.judge(s, rows, removed, removedRows)
+	f.judge(s, did)
 	return context.Cause(ctx)
+}
+
+// changes are what a snapshot's own manifests added and removed.
+type changes struct {
+	rows, gone           int64 // of all files
+	removed, removedRows int64 // of pipelines
+}
+
+func (f *files) change(ctx context.Context, s *snapshot, e iceberg.ManifestEntry, did *changes) {
+	d := e.DataFile()
+	own, key := attemptOf(d.FilePath()) != "", f.key(d.FilePath())
+	switch e.Status() {
+	case iceberg.EntryStatusADDED:
+		did.rows += d.Count()
+		f.of(s, d)
+		if own {
+			f.presence.added[key] = true
+			f.presence.adds = append(f.presence.adds, addition{s, key, d.FilePath(), d.Count()})
+		}
+		if !f.known(d.FilePath()) {
+			f.look(ctx, d)
+		}
+	case iceberg.EntryStatusDELETED:
+		did.gone += d.Count()
+		if own {
+			did.removed++
+			did.removedRows += d.Count()
+			f.presence.removed[key] = true
+		}
+	case iceberg.EntryStatusEXISTING:
+	}
 }
 
 // of audits whose file it is that a snapshot added.
@@ -186,6 +267,9 @@ func (f *files) of(s *snapshot, d iceberg.DataFile) {
 	case s.stamp != nil && attempt != s.stamp.Attempt:
 		f.find(AddedFile, s.where(), fmt.Sprintf("has file %s, which attempt %s of its stamp did not write: %d rows", d.FilePath(), s.stamp.Attempt, d.Count()), todoHistory)
 	case s.Summary != nil && s.Summary.Properties[ReplayedBatch] != "" && !f.onBranch[s.SnapshotID]:
+	case s.stamp == nil && s.bad == nil && attempt != "" && s.Summary != nil && s.Summary.Properties[sourceSnapshot] != "":
+		f.find(AddedFile, s.where(), fmt.Sprintf("is of another writer and a copy of snapshot %s (cherrypick_snapshot) with %s, a file of attempt %s of a pipeline: %d rows, which are in the table twice when the pipeline commits them, too",
+			s.Summary.Properties[sourceSnapshot], d.FilePath(), attempt, d.Count()), "roll the branch back to the snapshot before it, or delete these rows, and run the pipeline: it commits its batches itself")
 	case s.stamp == nil && s.bad == nil && attempt != "":
 		f.find(AddedFile, s.where(), fmt.Sprintf("is of another writer and adds %s, a file of attempt %s of a pipeline: %d rows", d.FilePath(), attempt, d.Count()), todoHistory)
 	}
@@ -193,7 +277,8 @@ func (f *files) of(s *snapshot, d iceberg.DataFile) {
 
 // judge compares what a snapshot's manifests have with its stamp, or, of another
 // writer's, says what it did.
-func (f *files) judge(s *snapshot, rows, removed, removedRows int64) {
+func (f *files) judge(s *snapshot, did changes) {
+	rows, removed, removedRows := did.rows, did.removed, did.removedRows
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s.stamp != nil {
@@ -222,8 +307,8 @@ func (f *files) judge(s *snapshot, rows, removed, removedRows int64) {
 	case operation == table.OpReplace:
 		f.rewritten += removedRows
 		f.note("%s is of another writer: it rewrote %d files of this pipeline with %d rows; they can no longer be compared file by file", s.where(), removed, removedRows)
-		if deleted, ok := s.number("deleted-records"); ok && deleted != added {
-			f.Section.find(RemovedRows, s.where(), fmt.Sprintf("is of another writer and rewrote %d rows into %d", deleted, added), todoHistory)
+		if did.gone != rows {
+			f.Section.find(RemovedRows, s.where(), fmt.Sprintf("is of another writer and rewrote %d rows into %d", did.gone, rows), todoHistory)
 		}
 	default:
 		f.Section.find(RemovedRows, s.where(), fmt.Sprintf("is of another writer (%s) and removed %d data files with %d rows that a pipeline had committed", operation, removed, removedRows),
@@ -235,13 +320,17 @@ func (f *files) judge(s *snapshot, rows, removed, removedRows int64) {
 func (f *files) look(ctx context.Context, d iceberg.DataFile) {
 	name, size, rows := d.FilePath(), d.FileSizeBytes(), d.Count()
 	parquet := d.FileFormat() == iceberg.ParquetFile
+	var says claims // of other writers' statistics nobody knows how they were made
+	if attemptOf(name) != "" {
+		says = claimsOf(d)
+	}
 	f.group.Go(func() error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		wrong, err := compare(f.fs, name, size, rows, parquet)
+		wrong, err := compare(f.fs, name, size, rows, parquet, says)
 		if err != nil {
-			return f.unreadable("the data file", name, name, err)
+			return f.unreadable(dataFile, name, name, err)
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -254,7 +343,7 @@ func (f *files) look(ctx context.Context, d iceberg.DataFile) {
 }
 
 // compare says how a data file differs from what its manifest says of it.
-func compare(from iceio.IO, name string, size, rows int64, parquet bool) (wrong string, err error) {
+func compare(from iceio.IO, name string, size, rows int64, parquet bool, says claims) (wrong string, err error) {
 	in, err := from.Open(name)
 	if err != nil {
 		return "", err
@@ -275,6 +364,9 @@ func compare(from iceio.IO, name string, size, rows int64, parquet bool) (wrong 
 		}
 		if has := r.NumRows(); has != rows {
 			return fmt.Sprintf("has %d rows, and its manifest says %d", has, rows), nil
+		}
+		if wrong = says.differ(r.MetaData()); wrong != "" {
+			return wrong, nil
 		}
 	}
 	if info.Size() != size {
