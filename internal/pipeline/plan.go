@@ -31,11 +31,11 @@ type SinkIntent struct {
 	// State is new (its table will be made), joins (the newest plan does not know it),
 	// changed (its rows may be others than before) or same.
 	State      string   `json:"state"`
-	Schema     []string `json:"schema,omitempty"`     // what will change in the table, and what new rows lack
-	Properties []string `json:"properties,omitempty"` // that the table has otherwise, and keeps
-	Error      string   `json:"error,omitempty"`      // why the table would be refused
+	Schema     []string `json:"schema"`          // what will change in the table, and what new rows lack
+	Properties []string `json:"properties"`      // that the table has otherwise, and keeps
+	Error      string   `json:"error,omitempty"` // why the table would be refused
 	// Rules are those of `expect` that concern it.
-	Rules []RuleIntent `json:"rules,omitempty"`
+	Rules []RuleIntent `json:"rules"`
 	// CommitsPerDay and FilesPerDay go by the newest stamps; null with fewer than two.
 	CommitsPerDay *float64 `json:"commits_per_day"`
 	FilesPerDay   *float64 `json:"files_per_day"`
@@ -56,11 +56,11 @@ type Intent struct {
 	Name      string         `json:"name"`
 	Batch     batch.ID       `json:"next_batch"`
 	Open      bool           `json:"open"` // the newest plan is run again first
-	Revises   []string       `json:"revises,omitempty"`
+	Revises   []string       `json:"revises"`
 	Sinks     []SinkIntent   `json:"sinks"`
-	Removed   []string       `json:"removed_sinks,omitempty"`
-	Added     []string       `json:"added_sources,omitempty"`
-	Dropped   []string       `json:"removed_sources,omitempty"`
+	Removed   []string       `json:"removed_sinks"`
+	Added     []string       `json:"added_sources"`
+	Dropped   []string       `json:"removed_sources"`
 	Offsets   []OffsetIntent `json:"offsets"`
 	Lag       int64          `json:"lag"`
 	Steps     []string       `json:"on_start"`
@@ -206,7 +206,28 @@ func (p *Pipeline) Intent(ctx context.Context) (*Intent, error) {
 	}
 	i.sources(p.spec, s)
 	i.steps(s, stamped)
-	return i, i.offsets(ctx, p, s)
+	err = i.offsets(ctx, p, s)
+	i.list()
+	return i, err
+}
+
+// list makes JSON show lists without elements as such.
+func (i *Intent) list() {
+	for _, l := range []*[]string{&i.Revises, &i.Removed, &i.Added, &i.Dropped} {
+		*l = listed(*l)
+	}
+	for n := range i.Sinks {
+		one := &i.Sinks[n]
+		one.Schema, one.Properties, one.Rules = listed(one.Schema), listed(one.Properties), listed(one.Rules)
+	}
+}
+
+// listed is a list that JSON shows as one, also without elements.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // sinkIntent compares one sink with its table and with the newest plan. stamped says

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,14 +36,14 @@ type Replayed struct {
 	Batch    batch.ID      `json:"batch"`
 	Revision int           `json:"revision"`
 	Plan     string        `json:"plan"`
-	Changed  []string      `json:"changed_sinks,omitempty"` // whose spec is another one today
+	Changed  []string      `json:"changed_sinks"` // whose spec is another one today
 	Ranges   []batch.Range `json:"ranges"`
 	Tally    batch.Tally   `json:"tally"`
 	Diffs    []verify.Diff `json:"diffs"`
 	// Branches are the snapshots that were made, by sink, or by sink/table.
-	Branches map[string]int64 `json:"branches,omitempty"`
+	Branches map[string]int64 `json:"branches"`
 	// Notes say what could not be compared.
-	Notes []string `json:"notes,omitempty"`
+	Notes []string `json:"notes"`
 }
 
 // Equal says whether every sink that was compared gave the same rows.
@@ -111,7 +112,7 @@ func (p *Pipeline) Replay(ctx context.Context, o ReplayOptions) (*Replayed, erro
 		}
 		return nil, fmt.Errorf("%w: batch %d is not in the log: %s", batch.ErrInvalid, o.Batch, kept)
 	}
-	r := &Replayed{Batch: plan.Batch, Revision: plan.Revision, Plan: plan.Hash(), Ranges: plan.Ranges, Diffs: []verify.Diff{}}
+	r := &Replayed{Batch: plan.Batch, Revision: plan.Revision, Plan: plan.Hash(), Ranges: plan.Ranges, Diffs: []verify.Diff{}, Changed: []string{}, Branches: map[string]int64{}, Notes: []string{}}
 	if len(o.Sinks) == 0 {
 		o.Sinks = p.spec.Sinks.Names
 	}
@@ -295,7 +296,7 @@ func (p *Pipeline) replay(ctx context.Context, r *Replayed, inc batch.Incarnatio
 		r.Diffs = append(r.Diffs, d)
 	}
 	for _, part := range slices.Sorted(maps.Keys(stray)) {
-		r.Diffs = append(r.Diffs, verify.Diff{Sink: part, Replayed: stray[part], OnlyReplayed: stray[part], Share: 1})
+		r.Diffs = append(r.Diffs, verify.Diff{Sink: part, Replayed: stray[part], OnlyReplayed: stray[part], Share: 1, ExamplesReplayed: []json.RawMessage{}, ExamplesCommitted: []json.RawMessage{}})
 	}
 	r.Branches, err = staged.commit(ctx, plan, sides)
 	return err
@@ -357,10 +358,10 @@ func (s *staged) drop(ctx context.Context) (failed error) {
 
 // commit makes the branches, each from the snapshot before the batch.
 func (s *staged) commit(ctx context.Context, plan *batch.Plan, sides map[string]*compared) (map[string]int64, error) {
-	if s.branch == "" {
-		return nil, nil
-	}
 	made := map[string]int64{}
+	if s.branch == "" {
+		return made, nil
+	}
 	for _, name := range s.sinks {
 		t := s.tables[name]
 		files, err := t.writer.Close(ctx)

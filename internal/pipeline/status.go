@@ -50,10 +50,10 @@ type Status struct {
 	Incarnation     *batch.Incarnation `json:"incarnation,omitempty"`
 	Plan            *batch.Plan        `json:"plan,omitempty"`
 	Open            bool               `json:"open"` // the newest plan is not known to be committed
-	Commits         []batch.Commit     `json:"commits,omitempty"`
+	Commits         []batch.Commit     `json:"commits"`
 	CheckpointError string             `json:"checkpoint_error,omitempty"`
 	Sinks           []SinkStatus       `json:"sinks"`
-	Stale           []StaleTag         `json:"stale_tags,omitempty"`
+	Stale           []StaleTag         `json:"stale_tags"`
 	Lag             *int64             `json:"lag"` // null: see lag_error
 	LagError        string             `json:"lag_error,omitempty"`
 	// FreshnessSeconds is the age of the newest plan that every table has, 0 if
@@ -71,8 +71,12 @@ type Status struct {
 func (s *Status) Err() error { return s.failed }
 
 func (s *Status) fail(where string, err error) string {
-	s.failed = errors.Join(s.failed, fmt.Errorf("%s: %w", where, err))
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	text, named := strings.CutPrefix(err.Error(), where+": ")
+	if !named {
+		err = fmt.Errorf("%s: %w", where, err)
+	}
+	s.failed = errors.Join(s.failed, err)
+	return strings.ReplaceAll(text, "\n", " ")
 }
 
 // askTimeout bounds each part of a status: a server that is away must not hide
@@ -100,6 +104,7 @@ func (p *Pipeline) Status(ctx context.Context, now time.Time) *Status {
 		s.Lag = &lag
 	}
 	s.freshness()
+	s.Commits, s.Stale = listed(s.Commits), listed(s.Stale)
 	return s
 }
 

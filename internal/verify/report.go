@@ -59,7 +59,7 @@ type Section struct {
 	Checks   []Check   `json:"checks"`
 	Findings []Finding `json:"findings"`
 	// Notes are no faults: what others wrote, what cannot be told any more.
-	Notes []string `json:"notes,omitempty"`
+	Notes []string `json:"notes"`
 }
 
 // findingsMax bounds the findings of one kind in a section: a table that is broken
@@ -131,11 +131,17 @@ func (r *Report) Findings() int {
 	return n
 }
 
+// listed is a list that JSON shows as one, also without elements.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
 // finish sorts what came in the order of goroutines.
 func (s *Section) finish() {
-	if s.Findings == nil {
-		s.Findings = []Finding{}
-	}
+	s.Checks, s.Findings, s.Notes = listed(s.Checks), listed(s.Findings), listed(s.Notes)
 	slices.SortStableFunc(s.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Where, b.Where))
 	})

@@ -50,8 +50,8 @@ type Diff struct {
 	// Share is what part of the rows was compared one by one, 1 of this many; the
 	// rest is in the sums.
 	Share             int64             `json:"compared_1_of"`
-	ExamplesReplayed  []json.RawMessage `json:"examples_replayed,omitempty"`
-	ExamplesCommitted []json.RawMessage `json:"examples_committed,omitempty"`
+	ExamplesReplayed  []json.RawMessage `json:"examples_replayed"`
+	ExamplesCommitted []json.RawMessage `json:"examples_committed"`
 	// Snapshot is the one that has the rows, 0 where nothing was committed or it has
 	// expired.
 	Snapshot int64 `json:"snapshot,omitempty"`
@@ -68,7 +68,9 @@ type Comparison struct {
 // NewComparison compares rows of a table with this schema; about so many were
 // committed.
 func NewComparison(sink string, schema *iceberg.Schema, rows int64) *Comparison {
-	return &Comparison{table: schema, left: map[rowHash]int64{}, diff: Diff{Sink: sink, Share: 1 + rows/comparedMax}}
+	return &Comparison{table: schema, left: map[rowHash]int64{}, diff: Diff{
+		Sink: sink, Share: 1 + rows/comparedMax, ExamplesReplayed: []json.RawMessage{}, ExamplesCommitted: []json.RawMessage{},
+	}}
 }
 
 // Committed adds the rows of a data file.
