@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
@@ -146,6 +147,57 @@ func TestLettersDeleted(t *testing.T) {
 		change(&other[0])
 		if _, err := w.Read(t.Context(), other, none, none); !errors.Is(err, batch.ErrDataLost) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLettersInSlices: letters that are large are read a few at a time, each once.
+func TestLettersInSlices(t *testing.T) {
+	p := newPoisoned(t)
+	pl, err := New(t.Context(), p.spec(t, t.TempDir(), toTable), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pl.Close()
+	if err := pl.Run(t.Context(), t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := pl.newWaiting()
+	ranges := []batch.Range{{TopicPartition: streamPartition(batch.StreamMain), End: 8}}
+	if err := w.Seal(t.Context(), ranges); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.job(t.Context(), batch.Job{Ranges: ranges}); err != nil {
+		t.Fatal(err)
+	}
+	none := func(arrow.RecordBatch) error { return nil }
+	for most, atLeast := range map[int64]int{1: 60, 100: 15, 1000: 2, 1 << 20: 1} {
+		w.most = most
+		total := 0
+		for _, g := range w.groups {
+			slices, err := w.slices(t.Context(), g, ranges)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += len(slices)
+			for _, slice := range slices {
+				err := w.query(t.Context(), "SELECT sum("+payloadBytes+")::BIGINT, count(*) FROM letters WHERE "+w.ofGroup(g, ranges)+slice, func(rows arrow.RecordBatch) error {
+					bytes, n := rows.Column(0).(*array.Int64).Value(0), rows.Column(1).(*array.Int64).Value(0)
+					if n == 0 || n > 1 && bytes > most {
+						t.Errorf("%d letters of %d bytes at once, and the most are %d", n, bytes, most)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if total < atLeast {
+			t.Errorf("%d slices of at most %d bytes", total, most)
+		}
+		if tally, err := w.Read(t.Context(), ranges, none, none); err != nil || tally.Data != ranges[0].Records || tally.Data == 0 {
+			t.Errorf("%d letters were read of %d: %v", tally.Data, ranges[0].Records, err)
 		}
 	}
 }

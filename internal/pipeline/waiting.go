@@ -31,6 +31,7 @@ import (
 type waiting struct {
 	p    *Pipeline
 	name string // of the pipeline
+	most int64  // bytes of letters that are in memory at once, beside DuckDB's
 
 	mu     sync.Mutex // of the engine, which one goroutine at a time may use
 	engine *query.Engine
@@ -53,7 +54,7 @@ type letterGroup struct {
 }
 
 func (p *Pipeline) newWaiting() *waiting {
-	w := &waiting{p: p, name: p.spec.Name, sizes: map[string][]batch.Mark{}, upto: map[string]int64{}}
+	w := &waiting{p: p, name: p.spec.Name, most: int64(p.spec.Memory) / shareOfTables, sizes: map[string][]batch.Mark{}, upto: map[string]int64{}}
 	p.closers = append(p.closers, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -82,13 +83,17 @@ func (w *waiting) query(ctx context.Context, sql string, rows func(arrow.RecordB
 			return err
 		}
 		w.engine, err = query.Open(ctx, []query.Table{{Alias: "letters", Ident: strings.Split(i.Table, "."), Branch: i.Branch, Catalog: c}}, query.Options{
-			Cache: filepath.Join(os.TempDir(), "frazil-letters-"+w.name), MemoryBytes: int64(w.p.spec.Memory) / shareOfTables, Log: w.p.log,
+			Cache: filepath.Join(os.TempDir(), "frazil-letters-"+w.name), MemoryBytes: int64(w.p.spec.Memory) / shareOfSource, Threads: 1, Log: w.p.log,
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return w.engine.Query(ctx, sql, func(*arrow.Schema) error { return nil }, rows)
+	err := w.engine.Query(ctx, sql, func(*arrow.Schema) error { return nil }, rows)
+	if err != nil && strings.Contains(err.Error(), "Out of Memory Error") {
+		return fmt.Errorf("%w: the dead letters cannot be read within a quarter of the spec's memory, which is %d MiB: their files hold large records side by side. Raise memory for the replay", batch.ErrInvalid, int64(w.p.spec.Memory)>>20)
+	}
+	return err
 }
 
 // ours is the condition on letters of this pipeline.
@@ -357,18 +362,28 @@ func (w *waiting) read(ctx context.Context, g letterGroup, at, ranges []batch.Ra
 		rangeOf[tp] = g.first + i
 	}
 	feed := func(add func(source.Stored, batch.TopicPartition) error) error {
-		return w.query(ctx, w.lettersOf(g, ranges), func(rows arrow.RecordBatch) error {
-			for i := range int(rows.NumRows()) {
-				one, tp, stream, id := storedOf(rows, i)
-				tp.Source = g.source
-				one.Range = rangeOf[tp]
-				found[stream].add(id)
-				if err := add(one, tp); err != nil {
-					return err
+		slices, err := w.slices(ctx, g, ranges)
+		if err != nil {
+			return err
+		}
+		for _, slice := range slices {
+			err := w.query(ctx, w.lettersOf(g, ranges)+slice, func(rows arrow.RecordBatch) error {
+				for i := range int(rows.NumRows()) {
+					one, tp, stream, id := storedOf(rows, i)
+					tp.Source = g.source
+					one.Range = rangeOf[tp]
+					found[stream].add(id)
+					if err := add(one, tp); err != nil {
+						return err
+					}
 				}
+				return nil
+			})
+			if err != nil {
+				return err
 			}
-			return nil
-		})
+		}
+		return nil
 	}
 	if g.missing != "" {
 		return w.refuse(g, feed, letters)
@@ -378,14 +393,19 @@ func (w *waiting) read(ctx context.Context, g letterGroup, at, ranges []batch.Ra
 	}, emit, letters)
 }
 
-// lettersOf is SQL for the letters of a group in some ranges.
+// lettersOf is SQL for the letters of a group in some ranges; more conditions may
+// follow.
 func (w *waiting) lettersOf(g letterGroup, ranges []batch.Range) string {
+	return `SELECT topic, partition, "offset", epoch_us(timestamp) AS at, key, value, headers, stream, ` + identity + ` AS id FROM letters WHERE ` + w.ofGroup(g, ranges)
+}
+
+// ofGroup is the condition on the letters of a group in some ranges.
+func (w *waiting) ofGroup(g letterGroup, ranges []batch.Range) string {
 	var sinks []string
 	for _, s := range g.sinks {
 		sinks = append(sinks, sqlText(s))
 	}
-	return `SELECT topic, partition, "offset", epoch_us(timestamp) AS at, key, value, headers, stream, ` + identity + ` AS id FROM letters WHERE ` + w.ofRanges(ranges) +
-		" AND source = " + sqlText(g.source) + " AND sinks = [" + strings.Join(sinks, ", ") + "]::VARCHAR[]"
+	return w.ofRanges(ranges) + " AND source = " + sqlText(g.source) + " AND sinks = [" + strings.Join(sinks, ", ") + "]::VARCHAR[]"
 }
 
 // storedOf is a letter as a record again. Its slices are those of rows.
@@ -420,7 +440,7 @@ func (w *waiting) refuse(g letterGroup, feed func(add func(source.Stored, batch.
 		t.Bytes += int64(len(one.Key) + len(one.Value))
 		l := deadletter.Letter{
 			Topic: tp.Topic, Partition: tp.Partition, Offset: one.Offset, Timestamp: deadletter.NoTimestamp, Key: one.Key, Value: one.Value, Source: g.source, Sinks: g.lacking,
-			Code: batch.CodeSchema, Reason: "the spec has no " + g.missing + ", which lacks this record",
+			Code: batch.CodeSchema, Reason: "the spec has no " + g.missing + ", which this letter is for: put it back into the spec and run the letter again, or delete it",
 		}
 		if at, ok := decode.Micros(one.Timestamp); ok {
 			l.Timestamp = at

@@ -51,6 +51,7 @@ type Options struct {
 	CacheBytes  int64  // how much it may hold; 0: 10 GiB
 	MemoryBytes int64  // what DuckDB may use before it spills; 0: 1 GiB
 	SpillDir    string // where it spills to; "": below Cache
+	Threads     int    // of DuckDB, each with a part of a file in memory; 0: one a core
 	Log         *slog.Logger
 }
 
@@ -94,9 +95,13 @@ func Open(ctx context.Context, tables []Table, o Options) (*Engine, error) {
 	if e.conn, err = db.Conn(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start DuckDB: %w", err), db.Close())
 	}
-	for _, s := range []string{
-		"SET TimeZone='UTC'", "SET preserve_insertion_order=true", fmt.Sprintf("SET memory_limit='%dB'", o.MemoryBytes), "SET temp_directory=" + literal(o.SpillDir),
-	} {
+	var threads []string
+	if o.Threads > 0 {
+		threads = append(threads, fmt.Sprintf("SET threads=%d", o.Threads))
+	}
+	for _, s := range append(threads,
+		"SET TimeZone='UTC'", "SET preserve_insertion_order=true", fmt.Sprintf("SET memory_limit='%dB'", o.MemoryBytes), "SET temp_directory="+literal(o.SpillDir),
+	) {
 		if err := e.exec(ctx, s); err != nil {
 			e.Close()
 			return nil, err
