@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,6 +54,13 @@ func (p *Pipeline) verifyOnce(ctx context.Context) (report *verify.Report, moved
 	if err != nil {
 		return nil, false, err
 	}
+	o := verify.Options{Pipeline: p.spec.Name, KeepSnapshots: p.spec.Maintenance.KeepSnapshots}
+	if o.Marked, err = p.marked(ctx); err != nil {
+		return nil, false, err
+	}
+	if o.Replayed, err = p.replayed(ctx); err != nil {
+		return nil, false, err
+	}
 	tables, err := p.auditedTables(ctx)
 	if err != nil {
 		return nil, false, err
@@ -62,16 +70,34 @@ func (p *Pipeline) verifyOnce(ctx context.Context) (report *verify.Report, moved
 		return nil, false, err
 	}
 	records.Entry = before
-	o := verify.Options{Pipeline: p.spec.Name, KeepSnapshots: p.spec.Maintenance.KeepSnapshots}
-	if o.Replayed, err = p.replayed(ctx); err != nil {
-		return nil, false, err
-	}
 	report, err = verify.Tables(ctx, o, tables, records)
 	if err != nil {
 		return nil, false, err
 	}
 	after, err := p.newestEntry(ctx, cp)
 	return report, after != before, err
+}
+
+// marked is up to where the marks in the table of the dead letters say that letters
+// were run again, by stream; nil where there is no such table.
+func (p *Pipeline) marked(ctx context.Context) (map[string]int64, error) {
+	if p.spec.DeadLetter == nil || p.spec.DeadLetter.Iceberg == nil {
+		return nil, nil
+	}
+	if err := p.HasLetters(ctx); errors.Is(err, batch.ErrInvalid) {
+		return nil, nil // there is none yet, or one that knows no marks
+	} else if err != nil {
+		return nil, err
+	}
+	upto, _, err := p.newWaiting().marked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]int64{}
+	for tp, at := range upto {
+		by[tp.Topic] = at
+	}
+	return by, nil
 }
 
 // replayed is what the runs of dead letters have counted, by sink.

@@ -105,6 +105,12 @@ func (w *waiting) Done(ctx context.Context) (upto batch.Offsets, next batch.ID, 
 	if err != nil {
 		return nil, 0, "", err
 	}
+	upto, next, err = w.marked(ctx)
+	return upto, next, stamp.UUID, err
+}
+
+// marked is up to where letters were run again, and the number of the next batch.
+func (w *waiting) marked(ctx context.Context) (upto batch.Offsets, next batch.ID, err error) {
 	upto = batch.Offsets{}
 	err = w.query(ctx, fmt.Sprintf(`SELECT coalesce(max(replayed_to) FILTER (replayed_stream = %[1]s), 0), coalesce(max(replayed_to) FILTER (replayed_stream = %[2]s), 0), coalesce(max(batch) FILTER (stream = %[2]s), -1)
 FROM letters WHERE %[3]s AND stream = %[2]s`, sqlText(batch.StreamMain), sqlText(batch.StreamReplay), w.ours()), func(rows arrow.RecordBatch) error {
@@ -113,7 +119,7 @@ FROM letters WHERE %[3]s AND stream = %[2]s`, sqlText(batch.StreamMain), sqlText
 		next = batch.ID(max(value(1), value(2)+1))
 		return nil
 	})
-	return upto, next, stamp.UUID, err
+	return upto, next, err
 }
 
 // stamp is that of the main stream in the table of the dead letters.

@@ -326,6 +326,67 @@ func TestTampering(t *testing.T) {
 	}
 }
 
+// TestReplayTampering: of what ran dead letters again, too.
+func TestReplayTampering(t *testing.T) {
+	// Snapshots 0..3 are batches, 4 an anchor, 5..7 a run, 8 an anchor, 9 and 10 a second
+	// one, 11 and 12 batches.
+	tests := []struct {
+		name  string
+		plant func(*world)
+		code  Code
+		text  string
+	}{
+		{"a removed snapshot in the middle", func(w *world) { w.removed(6) }, RemovedSnapshot, "batches 1..1"},
+		{"the last snapshot of a run removed", func(w *world) { w.removed(7) }, Unbalanced, "begins a run of stream dead-letter-replay with totals"},
+		{"the newest snapshot removed", func(w *world) {
+			w.refs(9, "main")
+			w.refs(3, "frazil-p")
+			for n := 12; n > 9; n-- {
+				w.removed(n)
+			}
+		}, RemovedSnapshot, "20 letters were run again, as the checkpoint says, and the table has stamps of 16"},
+		{"all of them removed by a table that was rolled back and cleaned up", func(w *world) {
+			w.refs(3, "main", "frazil-p")
+			for n := 12; n > 3; n-- {
+				w.removed(n)
+			}
+		}, RemovedSnapshot, "the table has stamps of 0"},
+		{"a doubled batch", func(w *world) { w.again(w.history()[9], 77, nil) }, DoubledBatch, "carries the same stamp"},
+		{"a doubled batch with a stamp of its own", func(w *world) {
+			w.again(w.history()[9], 77, restamped(func(st *batch.Stamp) { st.Attempt = uuid.NewString() }))
+		}, ForeignClaim, "carries batches 4..4"},
+		{"a rolled back table, of which the run is over", func(w *world) { w.refs(8, "main"); w.refs(3, "frazil-p") }, RolledBack, "has batches 4..4 of stream dead-letter-replay"},
+		{"an edited stamp", func(w *world) { w.edited(6, restamped(func(st *batch.Stamp) { st.Attempt = uuid.NewString() })) }, EditedStamp, "is not the one that"},
+		{"the newest stamp edited so that it adds up", func(w *world) {
+			w.edited(10, restamped(func(st *batch.Stamp) {
+				st.Counts.Rows, st.Counts.Skipped, st.Total.Rows, st.Total.Skipped = st.Counts.Rows-1, 1, st.Total.Rows-1, 1
+			}))
+		}, EditedStamp, "and the checkpoint says"},
+		{"a mark without a run", func(w *world) {
+			w.opts.Marked = map[string]int64{batch.StreamMain: 6}
+		}, ForeignClaim, "up to batch 5, and the runs came to batch 4"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := sqlWorld(t, 100)
+			if strings.Contains(tt.name, "mark") {
+				w.sink = "dead_letters"
+			}
+			w.runs(4)
+			w.clean()
+			first := w.replays(0, nil, 3, 4)
+			w.clean()
+			w.replays(2, first, 2, 4)
+			w.runs(2)
+			w.opts.Marked = map[string]int64{batch.StreamMain: 5}
+			w.clean()
+			tt.plant(w)
+			w.finds(tt.code, tt.text)
+		})
+	}
+}
+
 // TestForeignAppend: what another writer adds is no fault, and is named.
 func TestForeignAppend(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,6 @@ package verify
 import (
 	"context"
 	"fmt"
-	"path"
 
 	"github.com/frazil-io/frazil/internal/batch"
 )
@@ -14,8 +13,11 @@ type Options struct {
 	// KeepSnapshots is the spec's maintenance.keep_snapshots.
 	KeepSnapshots int
 	// Replayed is, by sink, what the runs of dead letters that are over have counted,
-	// as the checkpoint says.
+	// as the checkpoint said before the tables were loaded.
 	Replayed map[string]batch.Counts
+	// Marked is, by stream, up to which batch its letters were run again, as the rows of
+	// the table of the dead letters said before that.
+	Marked map[string]int64
 }
 
 // Incarnations are the ids of those that live stamps of the tables name.
@@ -93,20 +95,6 @@ func auditTable(ctx context.Context, o Options, t Table, r *Records, report *Tab
 	o.replays(t, report, r.uuid(c.tagged), newest)
 	f.total(newest)
 	return c, nil
-}
-
-// replays audits the stamps of dead letters that were run again. Where they have
-// expired the checkpoint says what they counted.
-func (o Options) replays(t Table, report *TableReport, uuid string, newest map[string]*batch.Stamp) {
-	c := &chain{history: newHistory(t, batch.Tag(o.Pipeline, batch.StreamReplay)), Section: &report.Section, name: o.Pipeline, stream: batch.StreamReplay, keep: o.KeepSnapshots}
-	c.ours(uuid)
-	if len(c.stamps) > 0 {
-		c.audit()
-	}
-	key := path.Join(uuid, batch.StreamReplay)
-	if total, ok := o.Replayed[t.Sink]; ok && newest[key] == nil {
-		newest[key] = &batch.Stamp{Name: o.Pipeline, Stream: batch.StreamReplay, Total: total}
-	}
 }
 
 // uuid is the identity whose stamps are the pipeline's: what the tag carries, else

@@ -42,6 +42,7 @@ type world struct {
 	step    time.Duration // between two batches
 	opts    Options
 	keep    int64
+	sink    string // its name
 
 	entry   int64
 	batch   batch.ID
@@ -61,7 +62,7 @@ func newWorld(t *testing.T, lakeOf *lake.Catalog, dir string, keepSnapshots int)
 	w := &world{
 		T: t, dir: dir, catalog: lakeOf, cp: checkpoint.New(store, "p"), now: time.Now().UTC().Truncate(time.Hour).Add(time.Hour), step: time.Minute,
 		inc:  batch.Incarnation{UUID: "6f1c", Name: "p", ID: "first", Kind: batch.First},
-		opts: Options{Pipeline: "p", KeepSnapshots: keepSnapshots}, keep: 1000, from: batch.Offsets{},
+		opts: Options{Pipeline: "p", KeepSnapshots: keepSnapshots}, keep: 1000, from: batch.Offsets{}, sink: "rows",
 	}
 	if err := w.cp.CreateIncarnation(w.Context(), w.inc); err != nil {
 		t.Fatal(err)
@@ -161,7 +162,7 @@ func (w *world) planNext(n int64) *batch.Plan {
 	if w.plan != nil {
 		at = w.plan.Position()
 	}
-	sp := batch.SinkPlan{Name: "rows", Hash: "h", Active: true, Before: w.before, From: w.from.Clone(), Carried: w.carried}
+	sp := batch.SinkPlan{Name: w.sink, Hash: "h", Active: true, Before: w.before, From: w.from.Clone(), Carried: w.carried}
 	for _, tp := range w.partitions() {
 		p.Ranges = append(p.Ranges, batch.Range{TopicPartition: tp, Start: at[tp], End: at[tp] + n})
 		if _, ok := sp.From[tp]; !ok {
@@ -177,7 +178,7 @@ func (w *world) planNext(n int64) *batch.Plan {
 
 // stamp is what the driver makes of a plan.
 func (w *world) stamp(p *batch.Plan, attempt string, counts batch.Counts) *batch.Stamp {
-	sp := p.Sink("rows")
+	sp := p.Sink(w.sink)
 	first := p.Batch
 	if sp.Before.Hash != "" {
 		first = sp.Before.Last + 1
@@ -249,11 +250,11 @@ func (w *world) run(n int64) {
 
 func (w *world) done(p *batch.Plan, st *batch.Stamp, id int64, counts batch.Counts) {
 	w.Helper()
-	w.outcome = []batch.Outcome{{Sink: "rows", Snapshot: id, Counts: counts}}
+	w.outcome = []batch.Outcome{{Sink: w.sink, Snapshot: id, Counts: counts}}
 	if st != nil {
 		w.before, w.from, w.carried = batch.RefTo(st), st.End.Clone(), batch.Counts{}
 	} else {
-		sp := p.Sink("rows")
+		sp := p.Sink(w.sink)
 		w.from, w.carried = sp.From, sp.Carried.Plus(counts)
 	}
 	w.must(w.cp.Record(w.Context(), w.inc, batch.Commit{Batch: p.Batch, Plan: p.Hash(), Time: p.Time, Outcome: w.outcome}))
@@ -275,7 +276,7 @@ func (w *world) begin(kind batch.Kind, target int64) {
 	w.inc.Number++
 	w.inc.ID, w.inc.Kind = fmt.Sprint(kind, w.inc.Number), kind
 	if kind == batch.Rewind {
-		w.inc.Targets = map[string]int64{"rows": target}
+		w.inc.Targets = map[string]int64{w.sink: target}
 		from, _ = v.Snapshot(target)
 	}
 	w.must(w.cp.CreateIncarnation(w.Context(), w.inc))
@@ -310,12 +311,12 @@ func (w *world) tables() []Table {
 	w.Helper()
 	tbl, err := w.catalog.Load(w.Context(), table.Identifier{"ns", "t"})
 	if errors.Is(err, catalog.ErrNoSuchTable) {
-		return []Table{{Sink: "rows", Name: "ns.t"}}
+		return []Table{{Sink: w.sink, Name: "ns.t"}}
 	}
 	w.must(err)
 	from, err := tbl.FS(w.catalog.Context(w.Context()))
 	w.must(err)
-	return []Table{{Sink: "rows", Name: "ns.t", Metadata: tbl.Metadata(), FS: from}}
+	return []Table{{Sink: w.sink, Name: "ns.t", Metadata: tbl.Metadata(), FS: from}}
 }
 
 func (w *world) records(before int64) *Records {
@@ -427,4 +428,44 @@ func (w *world) checkpointFile(pattern string) string {
 func (w *world) remove(file string) {
 	w.Helper()
 	w.must(os.Remove(file))
+}
+
+// replays runs letters again in so many batches, of so many letters each, as a run of
+// their own: an anchor, batches, and at its end no tag. It returns what it counted in
+// all.
+func (w *world) replays(number int64, before *batch.Stamp, batches int, n int64) *batch.Stamp {
+	w.Helper()
+	tag := batch.Tag("p", batch.StreamReplay)
+	t, err := sink.Open(w.Context(), w.catalog, sink.Options{Pipeline: "p", Stream: batch.StreamReplay, Table: "ns.t", KeepSnapshots: 1000, KeepHourly: 24 * time.Hour}, columns,
+		func() time.Time { return w.now }, slog.New(slog.DiscardHandler))
+	w.must(err)
+	main := batch.TopicPartition{Source: "dead_letters", Topic: batch.StreamMain}
+	st := &batch.Stamp{
+		UUID: w.inc.UUID, Name: "p", Incarnation: number, IncarnationID: fmt.Sprint("run", number), Stream: batch.StreamReplay, Kind: batch.Replay, Plan: fmt.Sprint("anchor", number),
+		Last: -1, Start: batch.Offsets{main: 0}, End: batch.Offsets{main: 0},
+	}
+	if before != nil {
+		st.Last, st.Start, st.End, st.Total, st.First = before.Last, before.End, before.End, before.Total, before.Last+1
+	}
+	for i := range batches + 1 {
+		w.now = w.now.Add(w.step)
+		attempt := uuid.NewString()
+		var files *sink.Files
+		if i > 0 {
+			next := *st
+			next.Kind, next.Plan, next.First, next.Last, next.Previous = "", fmt.Sprint("plan", i), st.Last+1, st.Last+1, st.Hash()
+			next.Start, next.End = st.End, batch.Offsets{main: st.End[main] + 1}
+			next.Counts = batch.Counts{Tally: batch.Tally{Offsets: n, Data: n, Rows: n}, Written: n}
+			next.Total = st.Total.Plus(next.Counts)
+			st, files = &next, w.write(attempt, n)
+		}
+		st.Time, st.Attempt = w.now, attempt
+		v, err := t.Load(w.Context())
+		w.must(err)
+		_, err = v.Commit(w.Context(), st, files)
+		w.must(err)
+	}
+	w.refs(-1, tag)
+	w.opts.Replayed = map[string]batch.Counts{w.sink: st.Total}
+	return st
 }
