@@ -55,7 +55,7 @@ func TestIntegration(t *testing.T) {
 	shared = open(t)
 	for name, run := range map[string]func(*lab){
 		"kills": kills, "two drivers": twoDrivers, "answers cut": answersCut, "frozen driver": frozenDriver, "compacted topic": compacted,
-		"avro": avroTrips, "protobuf": protobufTrips, "json": jsonTrips, "poison": poison, "ten_schemas": tenSchemas,
+		"avro": avroTrips, "protobuf": protobufTrips, "json": jsonTrips, "poison": poison, "ten_schemas": tenSchemas, "routed": routedKills,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := *shared
