@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -75,6 +76,10 @@ type Dimension interface {
 type Sink struct {
 	Name, SQL string
 	Expect    []Rule // in the order of the spec
+	// Implied are rules that the spec does not write out. They hold behind the others
+	// where they cost nothing but their own evaluation: the SQL gives one row for a
+	// record at most. Elsewhere whoever takes the rows has to see to it.
+	Implied []Rule
 	// Holds says that a plan may hold its rows back: batch.SinkPlan.Held.
 	Holds bool
 }
@@ -200,6 +205,9 @@ func (e *Executor) prepareSink(ctx context.Context, a *stream.Analyzer, s Sink) 
 		if err := e.holdable(s.Name, q); err != nil {
 			return err
 		}
+	}
+	if e.implies(ctx, a, s, q, narrow) {
+		s.Expect = slices.Concat(s.Expect, s.Implied)
 	}
 	switch {
 	case len(s.Expect) > 0:

@@ -95,6 +95,16 @@ func (e *Executor) expectSink(ctx context.Context, a *stream.Analyzer, s Sink, q
 	return e.rebind(s.Name)
 }
 
+// implies says whether the implied rules of a sink can hold, with dead letters for
+// what fails them.
+func (e *Executor) implies(ctx context.Context, a *stream.Analyzer, s Sink, q *stream.Query, narrow bool) bool {
+	if len(s.Implied) == 0 || !narrow || q.Numbered == "" || !e.carries(s.Name, q) || e.needLetters(s.Implied, s.Name, q.Streams) != nil {
+		return false
+	}
+	_, err := e.bindRules(ctx, a, "sink "+s.Name, s.Implied, "("+q.SQL+") AS "+quoted(s.Name))
+	return err == nil
+}
+
 // needLetters refuses dead letters of sources that keep no records for them.
 func (e *Executor) needLetters(rules []Rule, of string, sources []string) error {
 	i := slices.IndexFunc(rules, func(r Rule) bool { return r.OnFail == FailLetter })

@@ -196,7 +196,7 @@ func (p *Pipeline) execOptions(schemas map[string]decode.Schema) (exec.Options, 
 	}
 	for _, name := range s.Queries() {
 		one := s.Sinks.By[name]
-		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: one.SQL, Expect: rules(one.Expect), Holds: one.Holds()})
+		o.Sinks = append(o.Sinks, exec.Sink{Name: name, SQL: one.SQL, Expect: rules(one.Expect), Implied: p.routeRules(name), Holds: one.Holds()})
 	}
 	o.Tables = p.dimensions
 	return o, nil

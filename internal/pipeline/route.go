@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/driver"
+	"github.com/frazil-io/frazil/internal/exec"
 	"github.com/frazil-io/frazil/internal/sink"
 )
 
@@ -19,6 +21,19 @@ import (
 func (p *Pipeline) routeOptions(name string) (o sink.RouteOptions, ok bool) {
 	t, ok := p.spec.Sinks.By[name].Iceberg.Template()
 	return sink.RouteOptions{Options: p.sinkOptions(name), Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
+}
+
+// routeRule is the rule that a row must have what chooses its table.
+const routeRule = "chooses_table"
+
+// routeRules make a record whose row can choose no table a dead letter, where there
+// are some. Without it such a row stops the pipeline: sink.Routed refuses it.
+func (p *Pipeline) routeRules(name string) []exec.Rule {
+	o, many := p.routeOptions(name)
+	if !many || p.spec.DeadLetter == nil || slices.Contains(p.spec.Sinks.By[name].Expect.Names, routeRule) {
+		return nil
+	}
+	return []exec.Rule{{Name: routeRule, SQL: sink.RouteCondition(o), OnFail: exec.FailLetter}}
 }
 
 // Routes says whether a sink's rows choose their table.

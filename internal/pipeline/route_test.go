@@ -21,6 +21,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/driver"
 )
 
 // routing is a pipeline of many topics into a table for each, over a broker in
@@ -110,12 +111,48 @@ func (d *dying) Handle(_ context.Context, m slog.Record) error {
 	return nil
 }
 
-// run runs the pipeline, killed at the n-th message, if n is not 0.
-func (r *routing) run(spec *config.Spec, at string, n int) error {
+// held are the tables of a sink, to some of which no commit comes through.
+type held struct {
+	driver.Tables
+	names []string
+}
+
+// Table implements driver.Tables.
+func (h held) Table(name string) driver.Table {
+	t := h.Tables.Table(name)
+	if slices.Contains(h.names, name) {
+		return heldTable{t}
+	}
+	return t
+}
+
+type heldTable struct{ driver.Table }
+
+// Load implements driver.Table.
+func (t heldTable) Load(ctx context.Context) (driver.View, error) {
+	v, err := t.Table.Load(ctx)
+	return heldView{v}, err
+}
+
+type heldView struct{ driver.View }
+
+// Commit implements driver.View.
+func (heldView) Commit(ctx context.Context, _ *batch.Stamp, _ driver.Files) (int64, error) {
+	<-ctx.Done()
+	return 0, context.Cause(ctx)
+}
+
+// run runs the pipeline, killed at the n-th message, if n is not 0. No commit comes
+// through to tables that are held.
+func (r *routing) run(spec *config.Spec, at string, n int, names ...string) error {
 	r.Helper()
 	ctx, kill := context.WithCancelCause(r.Context())
 	defer kill(nil)
-	p, err := New(ctx, spec, Options{Takeover: true, Log: slog.New(&dying{Handler: slog.DiscardHandler, at: at, left: n, kill: kill})})
+	rooms := func(rooms driver.Rooms) driver.Rooms {
+		rooms.Sinks[0].Tables = held{rooms.Sinks[0].Tables, names}
+		return rooms
+	}
+	p, err := New(ctx, spec, Options{Takeover: true, Rooms: rooms, Log: slog.New(&dying{Handler: slog.DiscardHandler, at: at, left: n, kill: kill})})
 	if err != nil {
 		return err
 	}
@@ -376,7 +413,11 @@ func TestRoutesRecover(t *testing.T) {
 			r.produce("ev.a", "raw.ev_a", 4)
 			r.produce("ev-B", "raw.ev_b", 5)
 			r.produce("evc", "raw.evc", 6)
-			if err := r.run(spec, "commit sent", n); !errors.Is(err, errDied) {
+			at, in, names := "commit sent", 3, []string{"raw.ev_a", "raw.ev_b", "raw.evc"}
+			if n > 1 { // it is in n-1 of its tables
+				at, in, names = "commit applied", n-1, names[n-1:]
+			}
+			if err := r.run(spec, at, in, names...); !errors.Is(err, errDied) {
 				t.Fatalf("it ends with %v", err)
 			}
 			if err := os.RemoveAll(filepath.Join(r.dir, "checkpoint")); err != nil {
@@ -480,7 +521,7 @@ func TestRoutesWait(t *testing.T) {
 	}
 	r.produce("ev1", "raw.ev1", 2)
 	r.produce("ev2", "raw.ev2", 2)
-	if err := r.run(spec, "commit applied", 1); err == nil {
+	if err := r.run(spec, "commit applied", 1, "raw.ev2"); err == nil {
 		t.Fatal("it was not killed")
 	}
 	if w := look(); w.Done || !strings.Contains(w.State, "stands at offset 1 of") {
@@ -496,5 +537,61 @@ func TestRoutesWait(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(r.dir, "checkpoint", "routes", "commits")); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRoutesOddNames: whatever a value is, its row is in the one table that the value
+// names, or its record is a dead letter that says why.
+func TestRoutesOddNames(t *testing.T) {
+	t.Parallel()
+	r := newRouting(t, "ev")
+	spec, err := config.Parse("spec.yaml", fmt.Appendf(nil, `
+name: routes
+checkpoint: "%[1]s/checkpoint"
+catalogs: {lake: {type: sql, uri: "%[1]s/catalog.db", warehouse: "%[1]s/warehouse"}}
+sources: {events: {kafka: {brokers: [%[2]q], topics: [ev], start: earliest}, format: json, columns: "id BIGINT, kind VARCHAR"}}
+sinks: {raw: {sql: "SELECT * FROM events", iceberg: {catalog: lake, table: "raw.of_${kind}"}}}
+trigger: {available_now: true}
+limits: {max_records: 7}
+dead_letter: {iceberg: {catalog: lake, table: dead.letters}, max_fraction: 1}
+`, r.dir, r.broker), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 125)
+	letters := 0
+	for _, value := range []struct{ json, table string }{
+		{`"orders"`, "orders"}, {`"Orders"`, "orders"}, {`null`, ""}, {`""`, ""}, {`"../../etc/passwd"`, "______etc_passwd"}, {`".."`, "__"}, {`"."`, "_"}, {`"a/b"`, "a_b"}, {`"a.b"`, "a_b"},
+		{`"a\\b"`, "a_b"}, {`"\u0000"`, "_"}, {`"\"; DROP TABLE t; --"`, "___drop_table_t____"}, {`"été"`, "_t_"}, {`"日本"`, "__"}, {`"👩‍👩‍👧"`, "_____"}, {`" "`, "_"}, {`"${kind}"`, "__kind_"}, {`"CON"`, "con"}, {`"tables"`, "tables"},
+		{`"` + long + `"`, long}, {`"` + long + `y"`, ""}, {`"` + strings.Repeat("é", 125) + `"`, strings.Repeat("_", 125)}, {`"` + strings.Repeat("é", 126) + `"`, ""}, {`"` + strings.Repeat("z", 300) + `"`, ""}, {`"2024"`, "2024"},
+	} {
+		r.next++
+		rec := &kgo.Record{Topic: "ev", Partition: int32(r.next % 2), Value: fmt.Appendf(nil, `{"id":%d,"kind":%s}`, r.next, value.json)}
+		if err := r.client.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if value.table == "" {
+			letters++
+		} else {
+			r.want["raw.of_"+value.table] = append(r.want["raw.of_"+value.table], r.next)
+		}
+	}
+	for n := 1; n < 4; n++ {
+		if err := r.run(spec, "commit applied", n); err != nil && !errors.Is(err, errDied) && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if err := r.run(spec, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	r.check(spec)
+	p, err := New(t.Context(), spec, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	got := lines(t, p, "SELECT concat_ws(' ', code, reason) FROM dead_letters")
+	if len(got) != letters || !strings.HasPrefix(got[0], `constraint rule chooses_table failed: "kind"::VARCHAR <> ''`) {
+		t.Errorf("%d dead letters, not %d: %s", len(got), letters, got)
 	}
 }

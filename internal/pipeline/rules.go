@@ -58,6 +58,12 @@ func (p *Pipeline) rulesOf(name string, tbl *table.Table) (all []RuleIntent) {
 		}
 		add("", p.spec.Sinks.By[name].Expect)
 	}
+	for _, r := range p.routeRules(name) {
+		if n := failed[r.Name]; n > 0 {
+			all = append(all, RuleIntent{Rule: r.Name, SQL: r.SQL, OnFail: string(r.OnFail), Failed: n})
+			delete(failed, r.Name)
+		}
+	}
 	for _, rule := range slices.Sorted(maps.Keys(failed)) {
 		all = append(all, RuleIntent{Rule: rule, Failed: failed[rule]})
 	}

@@ -128,6 +128,22 @@ func fieldNames(rows *arrow.Schema) string {
 // the namespace, and file systems' 255 with what is put behind it.
 const nameMax = 128
 
+// RouteCondition is what SQL says of a row that can choose a table.
+func RouteCondition(o RouteOptions) string {
+	left := nameMax
+	for _, text := range o.Texts {
+		left -= len(text)
+	}
+	conditions := make([]string, 0, len(o.Columns)+1)
+	lengths := make([]string, 0, len(o.Columns))
+	for _, c := range o.Columns {
+		text := `"` + strings.ReplaceAll(c, `"`, `""`) + `"::VARCHAR`
+		conditions = append(conditions, text+" <> ''")
+		lengths = append(lengths, "length("+text+")")
+	}
+	return fmt.Sprintf("%s AND %s <= %d", strings.Join(conditions, " AND "), strings.Join(lengths, " + "), left)
+}
+
 // valueOf tells rows apart that may be for different tables. The text is the row's.
 func (r *Routed) valueOf(rows arrow.RecordBatch, row int) string {
 	if len(r.columns) == 1 && rows.Column(r.columns[0]).IsValid(row) {
@@ -156,14 +172,14 @@ func (r *Routed) nameOf(rows arrow.RecordBatch, row int) (string, error) {
 			if c.IsNull(row) {
 				what = "NULL"
 			}
-			return "", fmt.Errorf("%w: sink %s: column %q, which chooses the table, is %s in a row; put the rows without one elsewhere in the SELECT, as with coalesce(nullif(%s, ''), 'none') AS %s, or leave them out with WHERE",
+			return "", fmt.Errorf("%w: sink %s: column %q, which chooses the table, is %s in a row; give the pipeline dead_letter and a rule of expect, or the rows a table, as with coalesce(nullif(%s, ''), 'none') AS %s, or leave them out with WHERE",
 				batch.ErrInvalid, r.opts.Sink, r.opts.Columns[i], what, r.opts.Columns[i], r.opts.Columns[i])
 		}
 		name.WriteString(plainName(value))
 	}
 	name.WriteString(r.opts.Texts[len(r.columns)])
 	if name.Len() > nameMax {
-		return "", fmt.Errorf("%w: sink %s: the name of table %q has %d characters; at most %d are allowed: shorten the column in the SELECT", batch.ErrInvalid, r.opts.Sink, name, name.Len(), nameMax)
+		return "", fmt.Errorf("%w: sink %s: the name of table %q has %d characters; at most %d are allowed: shorten the column in the SELECT, or give the pipeline dead_letter and a rule of expect", batch.ErrInvalid, r.opts.Sink, name, name.Len(), nameMax)
 	}
 	return strings.Join(append(slices.Clone(r.opts.Namespace), name.String()), "."), nil
 }
