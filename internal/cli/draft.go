@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,45 @@ func yamlText(s string) string {
 	return string(quoted)
 }
 
+// framings are what values may begin with that are written by a serializer or were
+// compressed, and what the spec says then.
+var framings = []struct {
+	begin string
+	least int // bytes
+	what  string
+}{
+	{"\x00", 5, "begin with a zero byte, as with the id of a schema in a registry behind it (%d in the first one): write\n# format: avro, protobuf or json, and registry: {url: …}"},
+	{"\xc3\x01", 10, "begin as single objects of Avro do: write format: avro, options: {framing: single_object}, and registry or schema_file"},
+	{"\x1f\x8b", 10, "are compressed with gzip: write options: {encoding: gzip}, and the format of what is in them"},
+	{"\x28\xb5\x2f\xfd", 6, "are compressed with zstd: write options: {encoding: zstd}, and the format of what is in them"},
+}
+
+// looksLike is a comment on values that are no JSON objects, "" where most of them
+// begin with nothing that is known.
+func looksLike(values [][]byte) string {
+	for _, f := range framings {
+		count := 0
+		var first []byte
+		for _, v := range values {
+			if len(v) >= f.least && strings.HasPrefix(string(v[:len(f.begin)]), f.begin) {
+				if first == nil {
+					first = v
+				}
+				count++
+			}
+		}
+		if 2*count <= len(values) {
+			continue
+		}
+		what := f.what
+		if strings.Contains(what, "%d") {
+			what = fmt.Sprintf(what, binary.BigEndian.Uint32(first[1:]))
+		}
+		return fmt.Sprintf("# %d of %d %s (docs/sources.md).\n", count, len(values), what)
+	}
+	return ""
+}
+
 // draft writes a spec for what was sampled.
 func (f initFlags) draft(s *sampled) (string, error) {
 	n := namesFor(f.topic)
@@ -51,7 +91,7 @@ func (f initFlags) draft(s *sampled) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by frazil init from %d records of topic %s.\n", len(s.values)+s.tombstones, f.topic)
 	if d.raw() {
-		fmt.Fprintf(&b, "# They are no JSON objects: key and value are taken as they are.\n")
+		fmt.Fprintf(&b, "# They are no JSON objects: key and value are taken as they are.\n%s", looksLike(s.values))
 	} else {
 		fmt.Fprintf(&b, "# The columns are what was seen: check them, they are frozen from the first run on.\n")
 	}

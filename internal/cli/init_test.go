@@ -133,6 +133,8 @@ func TestInitWritesSpecsThatRun(t *testing.T) {
 		"topic of dots":   {topic: "_._", values: texts(`{"id":1}`), query: "SELECT id FROM topic_rows", want: "1\n"},
 		"topic that YAML would take for a number": {topic: "1e3", values: texts(`{"id":1}`), spec: []string{`topics: ["1e3"]`}, query: "SELECT count(*) FROM raw.t_1e3", want: "1\n"},
 		"long topic":      {topic: strings.Repeat("very-long.", 20), values: texts(`{"id":1}`)},
+		"a registry's":    {values: texts("\x00\x00\x00\x00\x07a", "\x00\x00\x00\x00\x08b", "x"), spec: []string{"# 2 of 3 begin with a zero byte", "(7 in the first one)", "format: raw"}, query: "SELECT count(*) FROM %s", want: "3\n"},
+		"compressed":      {values: texts("\x1f\x8b34567890", "\x1f\x8b34567890"), spec: []string{"# 2 of 2 are compressed with gzip: write options: {encoding: gzip}"}, query: "SELECT count(*) FROM %s", want: "2\n"},
 		"no JSON":         {values: texts("hello", "a,b,c", "\xff\x00"), spec: []string{"format: raw", "metadata: true"}, query: "SELECT count(*), count(value) FROM %s", want: "3,3\n"},
 		"no objects":      {values: texts(`[1,2]`, `"x"`, `1`, `null`), spec: []string{"format: raw"}, query: "SELECT count(*) FROM %s", want: "4\n"},
 		"tombstones only": {values: [][]byte{nil, nil}, spec: []string{"format: raw"}},
