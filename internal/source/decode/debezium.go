@@ -218,7 +218,7 @@ func (d *debezium) event(depth int) error {
 	s, c := &d.rows.scanner, &d.change
 	*c = change{beforeAt: -1}
 	if s.peek() != '{' {
-		return s.unexpected("an envelope, which is an object")
+		return s.unexpected("an envelope (an object)")
 	}
 	for first := true; ; first = false {
 		key, more, err := s.member(first)
@@ -310,7 +310,7 @@ func (d *debezium) image(s *scanner, name string) error {
 		e.Reason = fmt.Sprintf("%q is a text, as MongoDB's connector writes it; read it as a source without envelope, with the columns op VARCHAR, before VARCHAR, after VARCHAR", name)
 		return e
 	}
-	return s.unexpected("a row, which is an object, or null,")
+	return s.unexpected("a row (an object) or null")
 }
 
 // within says in which image of the row something is wrong.
@@ -375,7 +375,7 @@ func sound(op byte, after, before bool, given func(column int) bool) error {
 // sourceTime takes the finest of the times of the source.
 func (d *debezium) sourceTime(s *scanner, depth int) error {
 	if s.peek() != '{' {
-		return s.unexpected("the source, which is an object,")
+		return s.unexpected("the source (an object)")
 	}
 	for first := true; ; first = false {
 		key, more, err := s.member(first)

@@ -71,3 +71,18 @@ func TestEncodeJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestProtoMistakesAreReadable: what is wrong with a schema is told by line and column,
+// and what it lacks by name.
+func TestProtoMistakesAreReadable(t *testing.T) {
+	for text, want := range map[string]string{
+		`syntax = "proto3"; message A { int32 x 2; }`:                     "the Protobuf schema cannot be used: line 1:40: syntax error: expecting ';'",
+		`syntax = "proto3"; import "not/there.proto"; message A {}`:       `line 1:27: there is no file "not/there.proto": it lies in the schema's folder`,
+		`syntax = "proto3"; message A { google.protobuf.Timestamp a=1; }`: "line 1:32: field A.a: unknown type google.protobuf.Timestamp",
+	} {
+		_, err := New("protobuf", nil, Options{Reader: Schema{Type: TypeProtobuf, Text: text}})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\x00") {
+			t.Errorf("%s: %q, want %q", text, err, want)
+		}
+	}
+}

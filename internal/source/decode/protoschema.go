@@ -70,13 +70,16 @@ func protoText(s Schema) ([]protoreflect.FileDescriptor, error) {
 				return protoFile(name, text), nil
 			}
 			file, err := builtIn.Open("imports/" + name)
-			return protocompile.SearchResult{Source: file}, err
+			if err != nil {
+				return protocompile.SearchResult{}, fmt.Errorf("there is no file %q: it lies in the schema's folder or in one above it, or is a reference of the registry's schema", name)
+			}
+			return protocompile.SearchResult{Source: file}, nil
 		})),
 		MaxParallelism: 1,
 	}
 	files, err := compiler.Compile(context.Background(), rootName)
 	if err != nil {
-		return nil, err
+		return nil, errors.New(strings.ReplaceAll(err.Error(), rootName+":", "line "))
 	}
 	return []protoreflect.FileDescriptor{files[0]}, nil
 }
