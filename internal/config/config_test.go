@@ -199,6 +199,22 @@ func TestTheGuide(t *testing.T) {
 	}
 }
 
+// TestTheReadme: the spec that the README shows is one.
+func TestTheReadme(t *testing.T) {
+	data, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "\n```yaml\n")
+	spec, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("it shows none")
+	}
+	if _, err := Parse("README.md", []byte(spec), func(name string) (string, bool) { return "value", name == "CATALOG_CREDENTIAL" }); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRulesAndTheHash: a rule of a source is in the hash of every sink, that of a
 // sink in its own and in that of the dead letters.
 func TestRulesAndTheHash(t *testing.T) {
