@@ -158,6 +158,10 @@ func (d *Driver) checkAncestry(ctx context.Context, s *sink, view View) error {
 func (d *Driver) checkTag(s *sink, view View) error {
 	switch view.Ancestry() {
 	case batch.NotAncestor:
+		if s.of != nil {
+			return fmt.Errorf("%w: table %s of sink %s was rolled back behind what this pipeline committed (%s). "+
+				"Roll it forward again: move its branch back to the snapshot of tag %s", batch.ErrDataLost, s.table, s.of.Name, view.Stamp(), batch.Tag(d.opts.Name, d.opts.Stream))
+		}
 		return fmt.Errorf("%w: the table of sink %s was rolled back behind what this pipeline committed (%s). "+
 			"Roll it forward again, or go back with it: `frazil checkpoint rewind`", batch.ErrDataLost, s.Name, view.Stamp())
 	case batch.UnknownAncestor:

@@ -214,6 +214,9 @@ type Checkpoint interface {
 	// returns the list.
 	NoteTable(ctx context.Context, sink, table string) error
 	Tables(ctx context.Context, sink string) ([]string, error)
+	// Dropped returns those that somebody took from the list because they were
+	// dropped on purpose; they may be in the list again.
+	Dropped(ctx context.Context, sink string) ([]string, error)
 	// Append creates the plan's log entry. batch.ErrFenced: another writer made
 	// this entry or a higher one, or there is a newer incarnation. When it
 	// returns nil, the entry is this plan and was the newest after it was made.

@@ -27,6 +27,9 @@ type route struct {
 	// own goroutine uses them.
 	stamps map[string]batch.Ref
 	noted  map[string]bool // tables that the checkpoint lists
+	// dropped are those that it lists as dropped on purpose: an open plan may name
+	// one, which takes no part any more.
+	dropped map[string]bool
 	// newest is, where the stamps say where the sink stands, the newest of them,
 	// and torn says that not all tables have its batch.
 	newest *batch.Stamp
@@ -37,7 +40,7 @@ type route struct {
 }
 
 func newRoute() *route {
-	return &route{stamps: map[string]batch.Ref{}, noted: map[string]bool{}, parts: map[string]*sink{}}
+	return &route{stamps: map[string]batch.Ref{}, noted: map[string]bool{}, dropped: map[string]bool{}, parts: map[string]*sink{}}
 }
 
 // part is one table of a sink that feeds many, as a sink of its own.
@@ -89,7 +92,7 @@ func (d *Driver) parts(p *batch.Plan) []*sink {
 			all = append(all, s)
 		case sp.Route != nil:
 			for _, t := range sp.Route.Tables {
-				if !t.Has {
+				if !t.Has && (s.route.noted[t.Table] || !s.route.dropped[t.Table]) {
 					all = append(all, s.part(t.Table))
 				}
 			}
@@ -117,12 +120,21 @@ func (d *Driver) tables(ctx context.Context, search bool) ([]*sink, error) {
 }
 
 func (d *Driver) tablesOf(ctx context.Context, s *sink, search bool) (parts []*sink, err error) {
-	var names []string
-	err = d.retry(ctx, "the checkpoint", func() error { names, err = d.rooms.Checkpoint.Tables(ctx, s.Name); return err })
+	var names, dropped []string
+	err = d.retry(ctx, "the checkpoint", func() error {
+		if names, err = d.rooms.Checkpoint.Tables(ctx, s.Name); err == nil {
+			dropped, err = d.rooms.Checkpoint.Dropped(ctx, s.Name)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of sink %s: %w", s.Name, err)
 	}
 	clear(s.route.noted)
+	clear(s.route.dropped)
+	for _, name := range dropped {
+		s.route.dropped[name] = true
+	}
 	for _, name := range names {
 		s.route.noted[name] = true
 	}
