@@ -111,6 +111,11 @@ func (h *holder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // release sends the request that was held, and returns what the catalog answers.
 func (h *holder) release(r *routed) (status int, text string) {
 	r.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.path == "" {
+		r.Fatal("no commit was held")
+	}
 	answer, err := http.Post(h.target.String()+h.path, "application/json", strings.NewReader(string(h.body)))
 	if err != nil {
 		r.Fatal(err)
@@ -216,11 +221,6 @@ dead_letter: {iceberg: {catalog: lake, table: ops.routed_letters}, max_fraction:
 	r.forget()
 	r.send(topics[2], 5, 0)
 	r.drain()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.body == nil {
-		r.Fatal("no commit was held")
-	}
 	if status, text := h.release(r); status != http.StatusConflict {
 		r.Errorf("the commit that comes after the recovery is answered with %d: %s", status, text)
 	}
