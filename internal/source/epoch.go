@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/kafka"
@@ -108,24 +106,9 @@ func (f *fetcher) verify(ctx context.Context, open []*share, topics map[string]t
 // epochEnds asks the leaders of partitions where an epoch ended; -1 where they do
 // not know.
 func (r *relation) epochEnds(ctx context.Context, topics map[string]topic, asked map[spot]int32) (map[spot]int64, error) {
-	led := map[int32][]spot{}
-	for p := range asked {
-		l := topics[p.topic].leaders[p.partition]
-		led[l.broker] = append(led[l.broker], p)
-	}
-	var mu sync.Mutex
-	ends := map[spot]int64{}
-	group, within := errgroup.WithContext(ctx)
-	for _, broker := range slices.Sorted(maps.Keys(led)) {
-		group.Go(func() error {
-			got, err := r.ledEpochEnds(within, broker, led[broker], topics, asked)
-			mu.Lock()
-			defer mu.Unlock()
-			maps.Copy(ends, got)
-			return err
-		})
-	}
-	err := group.Wait()
+	ends, err := ofLeaders(ctx, topics, slices.Collect(maps.Keys(asked)), func(ctx context.Context, broker int32, led []spot) (map[spot]int64, error) {
+		return r.ledEpochEnds(ctx, broker, led, topics, asked)
+	})
 	if err != nil && !r.knowEpochs(ctx) {
 		r.log.Warn("brokers do not tell where an epoch ended, so an unclean election may go unseen", "error", err)
 		return map[spot]int64{}, nil

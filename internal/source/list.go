@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -79,20 +78,28 @@ func (r *relation) listOnce(ctx context.Context, since []batch.Range) ([]batch.A
 // offsets asks every leader, in one request each, where the log of each of its
 // partitions starts or ends, or reaches a time in milliseconds since 1970.
 func (r *relation) offsets(ctx context.Context, topics map[string]topic, at int64) (map[spot]listed, error) {
+	return ofLeaders(ctx, topics, spots(topics), func(ctx context.Context, broker int32, led []spot) (map[spot]listed, error) {
+		return r.ledOffsets(ctx, broker, led, topics, at)
+	})
+}
+
+// ofLeaders asks every leader for those of the partitions that it leads, all leaders
+// at once.
+func ofLeaders[T any](ctx context.Context, topics map[string]topic, of []spot, ask func(ctx context.Context, broker int32, led []spot) (map[spot]T, error)) (map[spot]T, error) {
 	led := map[int32][]spot{}
-	for _, p := range spots(topics) {
-		l := topics[p.topic].leaders[p.partition]
-		if l.broker < 0 {
+	for _, p := range of {
+		l, ok := topics[p.topic].leaders[p.partition]
+		if !ok || l.broker < 0 {
 			return nil, fmt.Errorf("%w: partition %s/%d has no leader", batch.ErrUnavailable, p.topic, p.partition)
 		}
 		led[l.broker] = append(led[l.broker], p)
 	}
 	var mu sync.Mutex
-	all := map[spot]listed{}
+	all := map[spot]T{}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, broker := range slices.Sorted(maps.Keys(led)) {
+	for broker, led := range led {
 		group.Go(func() error {
-			got, err := r.ledOffsets(ctx, broker, led[broker], topics, at)
+			got, err := ask(ctx, broker, led)
 			mu.Lock()
 			defer mu.Unlock()
 			maps.Copy(all, got)
