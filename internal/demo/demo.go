@@ -83,7 +83,11 @@ func startBroker(dir string, port int) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded broker on port %d: %w: %w", port, batch.ErrUnavailable, err)
 	}
-	return &Broker{cluster: c}, os.WriteFile(portFile, []byte(strconv.Itoa(port)), 0o644)
+	if err := os.WriteFile(portFile, []byte(strconv.Itoa(port)), 0o644); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return &Broker{cluster: c}, nil
 }
 
 // Addr is the broker's host:port.
