@@ -2,6 +2,8 @@ package decode
 
 import (
 	"bytes"
+	"fmt"
+	"math"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -87,6 +89,14 @@ func (v *validity) take() (bitmap *memory.Buffer, nulls int) {
 // fresh returns an empty slice in place of one that was handed out, as large as
 // that had become.
 func fresh[T any](used []T) []T { return make([]T, 0, len(used)+len(used)/8) }
+
+// fits makes sure that offsets of 32 bits reach so far: the limits of a record and of
+// a record batch see to that, and wrong offsets would be rows that nobody wrote.
+func fits(end int) {
+	if end > math.MaxInt32 {
+		panic(fmt.Sprintf("decode: a column comes to %d bytes or elements, beyond its offsets", end))
+	}
+}
 
 // fixed is a column of values of one width.
 type fixed[T decimal128.Num | int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64 | float32 | float64] struct {
@@ -251,6 +261,7 @@ func (c *varied) cut(n int) {
 }
 
 func (c *varied) take() arrow.ArrayData {
+	fits(len(c.data))
 	n := c.n
 	bitmap, nulls := c.validity.take()
 	data := array.NewData(c.kind, n, []*memory.Buffer{
@@ -299,6 +310,7 @@ func (c *list) cut(n int) {
 }
 
 func (c *list) take() arrow.ArrayData {
+	fits(c.elements.len())
 	n := c.n
 	bitmap, nulls := c.validity.take()
 	child := c.elements.take()
