@@ -6,15 +6,17 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/driver"
 )
 
-// meeting is the tables of a sink, of which no load ends alone while it waits for
-// another one.
+// meeting is the tables of a sink, of which no load, or no commit, ends alone while
+// it waits for another one.
 type meeting struct {
 	driver.Tables
-	met chan struct{}
-	n   *atomic.Int64 // loads that have met another one
+	commits bool
+	met     chan struct{}
+	n       *atomic.Int64 // those that have met another one
 }
 
 // Table implements driver.Tables.
@@ -25,50 +27,92 @@ type meetingTable struct {
 	m meeting
 }
 
-// Load implements driver.Table.
-func (t meetingTable) Load(ctx context.Context) (driver.View, error) {
-	if t.m.n.Load() < 6 {
+// meet returns when another one does the same.
+func (m meeting) meet(ctx context.Context) error {
+	if m.n.Load() < meetings {
 		select {
-		case t.m.met <- struct{}{}:
-		case <-t.m.met:
+		case m.met <- struct{}{}:
+		case <-m.met:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		t.m.n.Add(1)
+		m.n.Add(1)
 	}
-	return t.Table.Load(ctx)
+	return nil
 }
 
-// TestRoutesOpenAtOnce: the tables of a sink are loaded beside each other when the
-// pipeline is opened; in turn, each would wait for the next one forever.
-func TestRoutesOpenAtOnce(t *testing.T) {
+// meetings is how many have to meet, an even number.
+const meetings = 6
+
+// Load implements driver.Table.
+func (t meetingTable) Load(ctx context.Context) (driver.View, error) {
+	if !t.m.commits {
+		if err := t.m.meet(ctx); err != nil {
+			return nil, err
+		}
+	}
+	v, err := t.Table.Load(ctx)
+	return meetingView{v, t.m}, err
+}
+
+type meetingView struct {
+	driver.View
+	m meeting
+}
+
+// Commit implements driver.View.
+func (v meetingView) Commit(ctx context.Context, stamp *batch.Stamp, files driver.Files) (int64, error) {
+	if v.m.commits {
+		if err := v.m.meet(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return v.View.Commit(ctx, stamp, files)
+}
+
+// TestRoutesAtOnce: the tables of a sink are loaded beside each other when the
+// pipeline is opened, and of a batch they are committed to beside each other; in turn,
+// each would wait for the next one forever.
+func TestRoutesAtOnce(t *testing.T) {
 	t.Parallel()
-	var topics []string
-	for n := range 6 {
-		topics = append(topics, fmt.Sprint("ev", n))
-	}
-	r := newRouting(t, topics...)
-	for _, topic := range topics {
-		r.produce(topic, "raw."+topic, 1)
-	}
-	spec := r.spec(100, "")
-	if err := r.run(spec, "", 0); err != nil {
-		t.Fatal(err)
-	}
-	m := meeting{met: make(chan struct{}), n: &atomic.Int64{}}
-	p, err := New(t.Context(), spec, Options{Rooms: func(rooms driver.Rooms) driver.Rooms {
-		m.Tables = rooms.Sinks[0].Tables
-		rooms.Sinks[0].Tables = m
-		return rooms
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	if err := p.Run(t.Context(), t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if m.n.Load() < 6 {
-		t.Errorf("%d loads met another one", m.n.Load())
+	for _, commits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("commits: %t", commits), func(t *testing.T) {
+			t.Parallel()
+			var topics []string
+			for n := range meetings {
+				topics = append(topics, fmt.Sprint("ev", n))
+			}
+			r := newRouting(t, topics...)
+			produce := func() {
+				for _, topic := range topics {
+					r.produce(topic, "raw."+topic, 1)
+				}
+			}
+			produce()
+			spec := r.spec(100, "")
+			if err := r.run(spec, "", 0); err != nil {
+				t.Fatal(err)
+			}
+			m := meeting{commits: commits, met: make(chan struct{}), n: &atomic.Int64{}}
+			if commits {
+				produce()
+			}
+			p, err := New(t.Context(), spec, Options{Rooms: func(rooms driver.Rooms) driver.Rooms {
+				m.Tables = rooms.Sinks[0].Tables
+				rooms.Sinks[0].Tables = m
+				return rooms
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if err := p.Run(t.Context(), t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if m.n.Load() < meetings {
+				t.Errorf("%d have met another one", m.n.Load())
+			}
+			r.check(spec)
+		})
 	}
 }
