@@ -172,7 +172,7 @@ func (r *Routed) nameOf(rows arrow.RecordBatch, row int) (string, error) {
 			if c.IsNull(row) {
 				what = "NULL"
 			}
-			return "", fmt.Errorf("%w: sink %s: column %q, which chooses the table, is %s in a row; give the pipeline dead_letter and a rule of expect, or the rows a table, as with coalesce(nullif(%s, ''), 'none') AS %s, or leave them out with WHERE",
+			return "", fmt.Errorf("%w: sink %s: column %q, which chooses the table, is %s in a row; put the rows without one elsewhere: among the dead letters, with dead_letter in the spec and, where the SQL makes several rows of a record, a rule of expect; in a table, as with coalesce(nullif(%s, ''), 'none') AS %s; or nowhere, with WHERE",
 				batch.ErrInvalid, r.opts.Sink, r.opts.Columns[i], what, r.opts.Columns[i], r.opts.Columns[i])
 		}
 		name.WriteString(plainName(value))
