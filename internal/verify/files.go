@@ -322,7 +322,7 @@ func (f *files) look(ctx context.Context, d iceberg.DataFile) {
 	parquet := d.FileFormat() == iceberg.ParquetFile
 	var says claims // of other writers' statistics nobody knows how they were made
 	if attemptOf(name) != "" {
-		says = claimsOf(d)
+		says = claimsOf(f.meta, d)
 	}
 	f.group.Go(func() error {
 		if err := context.Cause(ctx); err != nil {

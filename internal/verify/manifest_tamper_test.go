@@ -2,16 +2,19 @@ package verify
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/sink"
 )
 
 func local(name string) string { return strings.TrimPrefix(name, "file://") }
@@ -192,4 +195,37 @@ func TestHealthyHistories(t *testing.T) {
 	w.begin(batch.Recover, 0)
 	w.runs(40) // which merges manifests
 	w.clean()
+}
+
+// TestOtherPartition: a manifest that says that a file is in another partition than its
+// rows hides them from whoever asks for theirs.
+func TestOtherPartition(t *testing.T) {
+	for _, by := range []string{"truncate(1000, id)", "bucket(64, id)", "id"} {
+		w := sqlWorld(t, 100)
+		w.must(w.catalog.DropTable(w.Context(), table.Identifier{"ns", "t"}))
+		var err error
+		w.table, err = sink.Open(w.Context(), w.catalog, sink.Options{Pipeline: "p", Table: "ns.t", Create: true, PartitionBy: []string{by}}, columns,
+			func() time.Time { return w.now }, slog.New(slog.DiscardHandler))
+		w.must(err)
+		w.runs(8)
+		w.clean()
+		s := w.history()[4]
+		old, entries := w.manifest(s)
+		for i, e := range entries {
+			d := e.DataFile()
+			b, err := iceberg.NewDataFileBuilder(w.load().Metadata().PartitionSpec(), iceberg.EntryContentData, d.FilePath(), iceberg.ParquetFile, map[int]any{1000: elsewhere(d.Partition()[1000])}, nil, nil, d.Count(), d.FileSizeBytes())
+			w.must(err)
+			entries[i] = iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &s.SnapshotID, nil, nil, b.Build())
+		}
+		w.newManifest(old.FilePath(), s.SnapshotID, entries...)
+		w.finds(ChangedFile, "has a value whose partition is")
+	}
+}
+
+// elsewhere is another partition value.
+func elsewhere(v any) any {
+	if n, ok := v.(int32); ok {
+		return (n + 1) % 64
+	}
+	return v.(int64) + 1000
 }

@@ -9,16 +9,18 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/metadata"
 	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 )
 
 // claims are what a manifest says of the columns of a data file, by field id.
 type claims struct {
 	nulls        map[int]int64
 	lower, upper map[int][]byte
+	places       []place
 }
 
-func claimsOf(d iceberg.DataFile) claims {
-	return claims{nulls: d.NullValueCounts(), lower: d.LowerBoundValues(), upper: d.UpperBoundValues()}
+func claimsOf(meta table.Metadata, d iceberg.DataFile) claims {
+	return claims{nulls: d.NullValueCounts(), lower: d.LowerBoundValues(), upper: d.UpperBoundValues(), places: placesOf(meta, d)}
 }
 
 // column is what a footer says of one column, over all row groups.
@@ -54,6 +56,14 @@ func (c claims) differ(footer *metadata.FileMetaData) string {
 		}
 		if wrong := has.bounds(c.lower[id], c.upper[id]); wrong != "" {
 			return fmt.Sprintf("has %s in column %s: it is another file", wrong, leaf.Path())
+		}
+		for _, p := range c.places {
+			if p.column != id {
+				continue
+			}
+			if wrong := p.differ(has); wrong != "" {
+				return wrong
+			}
 		}
 	}
 	return ""

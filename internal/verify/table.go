@@ -56,6 +56,7 @@ func (s *snapshot) number(key string) (n int64, ok bool) {
 
 // history is what the metadata of a table say.
 type history struct {
+	meta   table.Metadata
 	all    []*snapshot // in the order of their commits
 	byID   map[int64]*snapshot
 	head   *snapshot // of the branch; nil: there is none
@@ -68,7 +69,7 @@ type history struct {
 }
 
 func newHistory(t Table, tag string) *history {
-	h := &history{byID: map[int64]*snapshot{}, onBranch: map[int64]bool{}, named: map[int64]bool{}}
+	h := &history{meta: t.Metadata, byID: map[int64]*snapshot{}, onBranch: map[int64]bool{}, named: map[int64]bool{}}
 	snapshots := t.Metadata.Snapshots()
 	branch := t.Branch
 	if branch == "" {
