@@ -72,7 +72,7 @@ func lines(err error) []string {
 	var all []string
 	for l := range strings.SplitSeq(err.Error(), "\n") {
 		if strings.TrimSpace(l) != "" {
-			all = append(all, l)
+			all = append(all, strings.ReplaceAll(l, "\t", "    ")) // DuckDB and PostgreSQL indent
 		}
 	}
 	return all

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -33,5 +34,12 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		if code := Main(args, &room, &said); code != exitDone || said.Len() > 0 {
 			t.Errorf("%v with room ended with %d and said %q", args, code, said.String())
 		}
+	}
+}
+
+// TestErrorsOfSeveralLines: a tab at the beginning of a line is no character to spell.
+func TestErrorsOfSeveralLines(t *testing.T) {
+	if got := lines(errors.New("no such function\n\tlen(VARCHAR)\n\n")); !slices.Equal(got, []string{"no such function", "    len(VARCHAR)"}) {
+		t.Errorf("%q", got)
 	}
 }

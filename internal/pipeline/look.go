@@ -9,6 +9,7 @@ import (
 
 	"github.com/apache/iceberg-go/catalog"
 
+	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/kafka"
 	"github.com/frazil-io/frazil/internal/sink"
 )
@@ -20,6 +21,12 @@ func (p *Pipeline) Connect(ctx context.Context) error {
 		k := p.spec.Sources.By[name].Kafka
 		if err := kafka.Check(ctx, kafkaOptions(k), k.Topics); err != nil {
 			return fmt.Errorf("source %s: %w", name, err)
+		}
+	}
+	if d := p.spec.DeadLetter; d != nil && d.Kafka != nil {
+		o := kafkaOptions(&config.Kafka{Brokers: d.Kafka.Brokers, SASL: d.Kafka.SASL, TLS: d.Kafka.TLS})
+		if err := kafka.Check(ctx, o, []string{d.Kafka.Topic}); err != nil {
+			return fmt.Errorf("dead_letter: %w", err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.spec.Catalogs)) {
