@@ -24,6 +24,16 @@ const schemasFolder = "schemas"
 // formats of schemas by the ending of their file.
 var formats = map[string]string{".avsc": "avro", ".proto": "protobuf", ".json": "json"}
 
+// endingOf is the ending of files with schemas of a format.
+func endingOf(format string) string {
+	for ending, of := range formats {
+		if of == format {
+			return ending
+		}
+	}
+	return ""
+}
+
 // schemaFile is one version of a subject.
 type schemaFile struct {
 	subject string
@@ -113,22 +123,22 @@ func (w *world) register(r *srfake.Registry, f schemaFile, id *int) error {
 
 // asks lets a source ask the registry at an address.
 func (w *world) asks(s *config.Source, address string) error {
-	at := func(r *config.Registry, columns string) (*config.Registry, error) {
+	at := func(r *config.Registry, format, columns string) (*config.Registry, error) {
 		if r == nil {
 			return nil, nil
 		}
 		if columns == "" && len(w.written[r.Subject]) == 0 {
-			return nil, fmt.Errorf("its registry is none that a case asks: write the schema of subject %q to %s, as .avsc, .proto or .json, or to %s for all cases",
-				r.Subject, filepath.Join(w.c.dir, schemasFolder, r.Subject+".avsc"), filepath.Join(w.suite.dir, schemasFolder))
+			return nil, fmt.Errorf("its registry is none that a case asks: write the schema of subject %q to %s, or to %s for all cases",
+				r.Subject, filepath.Join(w.c.dir, schemasFolder, r.Subject+endingOf(format)), filepath.Join(w.suite.dir, schemasFolder))
 		}
 		return &config.Registry{URL: config.URLs{address}, Subject: r.Subject, Version: r.Version}, nil
 	}
 	var err error
-	if s.Registry, err = at(s.Registry, s.Columns); err != nil || s.Key == nil {
+	if s.Registry, err = at(s.Registry, s.Format, s.Columns); err != nil || s.Key == nil {
 		return err
 	}
 	key := *s.Key
-	if key.Registry, err = at(key.Registry, key.Columns); err != nil {
+	if key.Registry, err = at(key.Registry, key.Format, key.Columns); err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
 	s.Key = &key

@@ -121,8 +121,8 @@ func TestInputsThatAreEncoded(t *testing.T) {
 			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`}, `{"id":1}`,
 		},
 		"no schema": {
-			"format: avro\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`}, `write the schema of subject "in-value" to `,
+			"format: protobuf\nregistry: {url: \"http://nobody.invalid\"}",
+			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`}, `in-value.proto, or to `,
 		},
 		"no such field": {
 			"format: avro\nregistry: {url: \"http://nobody.invalid\"}",
