@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch", "kafka", "deadletter"}, "sink": {"batch", "lake"},
 	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "registry": {"batch"}, "objstore": {"batch", "objstore"},
 	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver"},
-	"verify": {"batch", "checkpoint", "lake"},
+	"verify": {"batch", "checkpoint", "deadletter", "lake"},
 }
 
 // wiring are the packages that put rooms together.
