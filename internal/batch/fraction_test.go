@@ -9,16 +9,16 @@ func TestFraction(t *testing.T) {
 	for range 100 { // 1 % bad
 		f = f.Then(Fraction{Records: 300, Bad: 3})
 	}
-	if f.Records != Window || f.Bad < 95 || f.Bad > 105 {
+	if f.Records != window || f.Bad < 95 || f.Bad > 105 {
 		t.Errorf("%+v", f)
 	}
-	if f = f.Then(Fraction{Records: 5000}); f.Records != Window || f.Bad < 45 || f.Bad > 55 {
+	if f = f.Then(Fraction{Records: 5000}); f.Records != window || f.Bad < 45 || f.Bad > 55 {
 		t.Errorf("half of it without bad ones: %+v", f)
 	}
 	if f = f.Then(Fraction{Records: 40_000, Bad: 7}); f != (Fraction{40_000, 7}) {
 		t.Errorf("a large batch stands for itself: %+v", f)
 	}
-	if f = f.Then(Fraction{Records: 10, Bad: 10}); f.Records != Window || f.Bad != 12 {
+	if f = f.Then(Fraction{Records: 10, Bad: 10}); f.Records != window || f.Bad != 12 {
 		t.Errorf("a small one behind it: %+v", f)
 	}
 	if f = (Fraction{}).Then(Fraction{}); f != (Fraction{}) {

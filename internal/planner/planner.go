@@ -11,10 +11,10 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 )
 
-// EmptyStampAfter is how old a table's stamp may grow, in plan time, while
+// emptyStampAfter is how old a table's stamp may grow, in plan time, while
 // offsets move on without rows for it. Then an empty stamp is due: without it a
 // restart would read everything since the last stamp again.
-const EmptyStampAfter = 5 * time.Minute
+const emptyStampAfter = 5 * time.Minute
 
 // Facts is what is known when a batch is planned.
 type Facts struct {
@@ -131,7 +131,7 @@ func ordinary(f Facts, p Policy) (*batch.Plan, error) {
 			continue
 		}
 		sp := s.plan(plan)
-		sp.Due = sp.Before.Hash == "" || lossy || moved(sp.Before.End, plan.End()) && plan.Time.Sub(sp.Before.Time) > EmptyStampAfter
+		sp.Due = sp.Before.Hash == "" || lossy || moved(sp.Before.End, plan.End()) && plan.Time.Sub(sp.Before.Time) > emptyStampAfter
 		plan.Sinks = append(plan.Sinks, sp)
 	}
 	return plan, nil

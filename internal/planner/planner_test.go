@@ -264,8 +264,8 @@ func TestEmptyStampIsDue(t *testing.T) {
 		want bool
 	}{
 		"soon after":          {now: last.Add(time.Minute)},
-		"at five minutes":     {now: last.Add(EmptyStampAfter)},
-		"after five minutes":  {now: last.Add(EmptyStampAfter + time.Nanosecond), want: true},
+		"at five minutes":     {now: last.Add(emptyStampAfter)},
+		"after five minutes":  {now: last.Add(emptyStampAfter + time.Nanosecond), want: true},
 		"a gap":               {now: last.Add(time.Minute), lost: 2, want: true},
 		"no stamp":            {now: last.Add(time.Minute), none: true, want: true},
 		"the clock went back": {now: last.Add(-time.Hour)},

@@ -139,7 +139,7 @@ func New(o Options, clock Clock) (*Client, error) {
 		opts = append(opts, sr.BasicAuth(o.Username, o.Password))
 	}
 	for _, address := range o.URLs {
-		if err := CheckURL(address); err != nil {
+		if err := checkURL(address); err != nil {
 			return nil, err
 		}
 		client, err := sr.NewClient(append(opts[:len(opts):len(opts)], sr.URLs(address))...)
@@ -151,8 +151,8 @@ func New(o Options, clock Clock) (*Client, error) {
 	return c, nil
 }
 
-// CheckURL returns a batch.ErrInvalid for what is not a registry's address.
-func CheckURL(address string) error {
+// checkURL returns a batch.ErrInvalid for what is not a registry's address.
+func checkURL(address string) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil: // its text would print a password

@@ -344,7 +344,7 @@ func (a *avroArrow) plain(t *avroType) (arrow.DataType, error) {
 			return nil, err
 		}
 		if t.kind == avroArray {
-			return arrow.ListOfField(arrow.Field{Name: ElementName, Type: items, Nullable: true}), nil
+			return arrow.ListOfField(arrow.Field{Name: elementName, Type: items, Nullable: true}), nil
 		}
 		m := arrow.MapOf(arrow.BinaryTypes.String, items)
 		m.SetItemNullable(true)

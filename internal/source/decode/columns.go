@@ -16,8 +16,8 @@ import (
 	"github.com/frazil-io/frazil/internal/near"
 )
 
-// ElementName is the name of a list's child field, as Iceberg has it.
-const ElementName = "element"
+// elementName is the name of a list's child field, as Iceberg has it.
+const elementName = "element"
 
 // ParseColumns reads the spec's list of columns, in DuckDB's SQL: "id BIGINT NOT
 // NULL, tags VARCHAR[], geo STRUCT(lat DOUBLE, lon DOUBLE)". Errors wrap
@@ -228,7 +228,7 @@ func (p *ddlParser) dataType() arrow.DataType {
 	for p.token == "[" && p.err == nil {
 		p.next()
 		p.expect("]")
-		t = arrow.ListOfField(arrow.Field{Name: ElementName, Type: t, Nullable: true})
+		t = arrow.ListOfField(arrow.Field{Name: elementName, Type: t, Nullable: true})
 	}
 	return t
 }

@@ -371,7 +371,7 @@ func (d *jsonSchema) array(p jsonPlace, object *jsonObject) (jsonKind, error) {
 	if err != nil {
 		return jsonKind{}, err
 	}
-	return jsonKind{of: arrow.ListOfField(k.field(ElementName))}, nil
+	return jsonKind{of: arrow.ListOfField(k.field(elementName))}, nil
 }
 
 // object returns a STRUCT of properties, a MAP where only the type of any is known,

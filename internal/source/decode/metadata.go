@@ -26,7 +26,7 @@ func MetadataFields() []arrow.Field {
 		{Name: "_offset", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
 		{Name: "_timestamp", Type: &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}, Nullable: true},
 		{Name: "_key", Type: arrow.BinaryTypes.Binary, Nullable: true},
-		{Name: "_headers", Type: HeadersType, Nullable: true},
+		{Name: "_headers", Type: headersType, Nullable: true},
 	}
 }
 
@@ -91,7 +91,7 @@ type Payload struct {
 
 // PayloadFields are the columns that Payload builds.
 func PayloadFields() []arrow.Field {
-	types := []arrow.DataType{&arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}, arrow.BinaryTypes.Binary, arrow.BinaryTypes.Binary, HeadersType}
+	types := []arrow.DataType{&arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}, arrow.BinaryTypes.Binary, arrow.BinaryTypes.Binary, headersType}
 	fields := make([]arrow.Field, len(types))
 	for i, name := range batch.PayloadColumns() {
 		fields[i] = arrow.Field{Name: name, Type: types[i], Nullable: true}

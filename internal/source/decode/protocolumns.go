@@ -203,7 +203,7 @@ func (t *protoTree) slot(s *protoSlot, f protoreflect.FieldDescriptor) (arrow.Da
 		return nil, err
 	}
 	if f.IsList() {
-		kind = arrow.ListOfField(arrow.Field{Name: ElementName, Type: kind, Nullable: true})
+		kind = arrow.ListOfField(arrow.Field{Name: elementName, Type: kind, Nullable: true})
 		s.list = &list{kind: kind, offsets: []int32{0}, elements: values}
 		s.column, s.absent = s.list, absentList
 		return kind, nil

@@ -17,9 +17,9 @@ var headerType = arrow.StructOf(
 	arrow.Field{Name: "value", Type: arrow.BinaryTypes.Binary, Nullable: true},
 )
 
-// HeadersType is the type of a column of headers: a list, because a key may
+// headersType is the type of a column of headers: a list, because a key may
 // occur more than once.
-var HeadersType = arrow.ListOfField(arrow.Field{Name: ElementName, Type: headerType, Nullable: true})
+var headersType = arrow.ListOfField(arrow.Field{Name: elementName, Type: headerType, Nullable: true})
 
 func newRaw() *rawDecoder {
 	return &rawDecoder{key: newVaried(arrow.BinaryTypes.Binary, nil), value: newVaried(arrow.BinaryTypes.Binary, nil), headers: newHeaders()}
@@ -27,7 +27,7 @@ func newRaw() *rawDecoder {
 
 func newHeaders() *list {
 	pairs := &structure{kind: headerType, members: []column{newVaried(arrow.BinaryTypes.String, nil), newVaried(arrow.BinaryTypes.Binary, nil)}}
-	return &list{kind: HeadersType, offsets: []int32{0}, elements: pairs}
+	return &list{kind: headersType, offsets: []int32{0}, elements: pairs}
 }
 
 // appendHeaders appends one value to a column of newHeaders. Kafka's protocol says
@@ -55,7 +55,7 @@ func (d *rawDecoder) Fields() []arrow.Field {
 	return []arrow.Field{
 		{Name: "key", Type: arrow.BinaryTypes.Binary, Nullable: true},
 		{Name: "value", Type: arrow.BinaryTypes.Binary, Nullable: true},
-		{Name: "headers", Type: HeadersType, Nullable: true},
+		{Name: "headers", Type: headersType, Nullable: true},
 	}
 }
 
