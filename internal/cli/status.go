@@ -127,6 +127,9 @@ func (a *app) printStatus(s *pipeline.Status) error {
 			say("", "%s", one.Held)
 		}
 	}
+	if s.LettersWait != nil {
+		say("dead letters", "%d wait", *s.LettersWait)
+	}
 	for _, c := range s.Commits {
 		var parts []string
 		for _, o := range c.Outcome {

@@ -53,11 +53,11 @@ Exit codes: 0 there, 1 not within --timeout, 2 no such topic or partition.`,
 				return err
 			}
 			defer p.Close()
-			until, err := f.until(cmd.Context(), p)
+			until, records, err := f.until(cmd.Context(), p)
 			if err != nil {
 				return err
 			}
-			return a.wait(cmd.Context(), p, until, f.timeout, format)
+			return a.wait(cmd.Context(), p, until, records, f.timeout, format)
 		},
 	}
 	cmd.Flags().StringSliceVar(&f.offsets, "offset", nil, "topic:partition:offset of a record; may be repeated")
@@ -66,43 +66,53 @@ Exit codes: 0 there, 1 not within --timeout, 2 no such topic or partition.`,
 	return cmd
 }
 
-// until asks Kafka what the flags mean.
-func (f *waitFlags) until(ctx context.Context, p *pipeline.Pipeline) (pipeline.Until, error) {
+// recordAt is where a record is in Kafka.
+type recordAt struct {
+	topic     string
+	partition int32
+	offset    int64
+}
+
+// until asks Kafka what the flags mean, and says which records they name.
+func (f *waitFlags) until(ctx context.Context, p *pipeline.Pipeline) (pipeline.Until, []recordAt, error) {
 	if f.timestamp != "" {
 		at, err := time.Parse(time.RFC3339, f.timestamp)
 		if err != nil {
-			return nil, fmt.Errorf("%w: --timestamp %q is not a time such as 2026-05-01T12:00:00Z", errUsage, f.timestamp)
+			return nil, nil, fmt.Errorf("%w: --timestamp %q is not a time such as 2026-05-01T12:00:00Z", errUsage, f.timestamp)
 		}
-		return p.UntilTime(ctx, at)
+		until, err := p.UntilTime(ctx, at)
+		return until, nil, err
 	}
 	until := pipeline.Until{}
+	var records []recordAt
 	for _, text := range f.offsets {
 		parts := strings.Split(text, ":")
 		wrong := fmt.Errorf("%w: --offset %q is not topic:partition:offset", errUsage, text)
 		if len(parts) != 3 || parts[0] == "" {
-			return nil, wrong
+			return nil, nil, wrong
 		}
 		partition, err := strconv.ParseInt(parts[1], 10, 32)
 		if err != nil || partition < 0 {
-			return nil, wrong
+			return nil, nil, wrong
 		}
 		offset, err := strconv.ParseInt(parts[2], 10, 64)
 		if err != nil || offset < 0 {
-			return nil, wrong
+			return nil, nil, wrong
 		}
 		one, err := p.UntilOffset(ctx, parts[0], int32(partition), offset)
 		if err != nil {
-			return nil, fmt.Errorf("--offset %s: %w", text, err)
+			return nil, nil, fmt.Errorf("--offset %s: %w", text, err)
 		}
 		for tp, to := range one {
 			one[tp] = max(to, until[tp])
 		}
 		maps.Copy(until, one)
+		records = append(records, recordAt{parts[0], int32(partition), offset})
 	}
-	return until, nil
+	return until, records, nil
 }
 
-func (a *app) wait(ctx context.Context, p *pipeline.Pipeline, until pipeline.Until, timeout time.Duration, format string) error {
+func (a *app) wait(ctx context.Context, p *pipeline.Pipeline, until pipeline.Until, records []recordAt, timeout time.Duration, format string) error {
 	limited := ctx
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -112,6 +122,19 @@ func (a *app) wait(ctx context.Context, p *pipeline.Pipeline, until pipeline.Unt
 	all, failed := p.Wait(limited, until)
 	if failed != nil && all == nil {
 		return failed
+	}
+	if failed == nil {
+		for _, r := range records {
+			letters, err := p.LetterOf(ctx, r.topic, r.partition, r.offset)
+			if err != nil {
+				return err
+			}
+			for i := range all {
+				if text, ok := letters[all[i].Sink]; ok {
+					all[i].State += "; " + text
+				}
+			}
+		}
 	}
 	if err := a.printWaited(all, format); err != nil {
 		return err

@@ -107,6 +107,26 @@ func (p *poisoned) replayed(t *testing.T, pl *Pipeline, undecoded int64) {
 		t.Fatal(err)
 	}
 	defer look.Close()
+	for _, l := range p.letters[:12] {
+		parts := strings.Split(l, "|")
+		offset, err := strconv.ParseInt(parts[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"numbers": "of a replay, and its dead letter waits", "roots": "of a replay, and its dead letter waits"}
+		if parts[1] != "" {
+			want = map[string]string{parts[1]: "rejected (cast) in batch 0, and a replay of its dead letter has taken it"}
+		}
+		got, err := look.LetterOf(t.Context(), "things", 0, offset)
+		if err != nil || len(got) != len(want) {
+			t.Errorf("%s: %v %v", l, got, err)
+		}
+		for sink, text := range want {
+			if !strings.Contains(got[sink], text) && !strings.Contains(got[sink], strings.Replace(text, "batch 0", "batch 1", 1)) {
+				t.Errorf("%s: %s: %q is not in %q", l, sink, text, got[sink])
+			}
+		}
+	}
 	report, err := look.Verify(t.Context(), time.Now(), false)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/checkpoint"
+	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/sink"
 )
 
@@ -54,8 +55,11 @@ type Status struct {
 	CheckpointError string             `json:"checkpoint_error,omitempty"`
 	Sinks           []SinkStatus       `json:"sinks"`
 	Stale           []StaleTag         `json:"stale_tags"`
-	Lag             *int64             `json:"lag"` // null: see lag_error
-	LagError        string             `json:"lag_error,omitempty"`
+	// LettersWait is how many dead letters in a table were not run again, as the stamps
+	// count them: letters that somebody deleted are among them. nil: not known.
+	LettersWait *int64 `json:"letters_wait,omitempty"`
+	Lag         *int64 `json:"lag"` // null: see lag_error
+	LagError    string `json:"lag_error,omitempty"`
 	// FreshnessSeconds is the age of the newest plan that every table has, 0 if
 	// Kafka has nothing behind it.
 	FreshnessSeconds *float64 `json:"freshness_seconds"`
@@ -94,6 +98,9 @@ func (p *Pipeline) Status(ctx context.Context, now time.Time) *Status {
 		one, t := s.sink(ctx, p, name)
 		s.Sinks = append(s.Sinks, one)
 		tables[name] = t
+	}
+	if err := s.letters(ctx, p); err != nil {
+		s.fail("dead letters", err)
 	}
 	s.Open = s.isOpen()
 	s.check(ctx, p, tables)
@@ -134,6 +141,45 @@ func (s *Status) checkpoint(ctx context.Context, p *Pipeline) error {
 	}
 	s.Commits, err = cp.Recorded(ctx, *s.Incarnation, recent)
 	return err
+}
+
+// letters counts those that wait by stamps alone: no row is read.
+func (s *Status) letters(ctx context.Context, p *Pipeline) error {
+	d := p.spec.DeadLetter
+	if d == nil || d.Iceberg == nil || s.failed != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	over, err := p.replayed(ctx) // before the table: what it counts is there
+	if err != nil {
+		return err
+	}
+	t, err := p.loadTable(ctx, config.DeadLetters)
+	if err != nil || t == nil {
+		return err
+	}
+	main, err := taggedStamp(t.Metadata(), batch.Tag(p.spec.Name, batch.StreamMain))
+	if err != nil || main == nil {
+		return err
+	}
+	again := over[config.DeadLetters]
+	if run, err := taggedStamp(t.Metadata(), batch.Tag(p.spec.Name, batch.StreamReplay)); err != nil {
+		return err
+	} else if run != nil {
+		again = run.Total
+	}
+	n := main.Total.Written + again.Written - again.Marks - again.Data
+	s.LettersWait = &n
+	return nil
+}
+
+// taggedStamp is the stamp that a tag is on, nil for none.
+func taggedStamp(meta table.Metadata, tag string) (*batch.Stamp, error) {
+	if s := meta.SnapshotByName(tag); s != nil && s.Summary != nil {
+		return batch.ParseStamp(s.Summary.Properties)
+	}
+	return nil, nil
 }
 
 // ancestries says of a table's history whether the tag is in it.
