@@ -184,7 +184,7 @@ dead_letter: {iceberg: {catalog: lake, table: ops.routed_letters}, max_fraction:
 	r.more(topics[0])
 	r.send(topics[0], 300, 1)
 	histogram := map[string]int{}
-	for i := range len(moments) + 3 {
+	for i := range len(moments) {
 		topics = append(topics, fmt.Sprintf("routed.more-%d", i))
 		r.more(topics[i+1])
 		for _, topic := range topics[max(0, i-4):] {
@@ -204,8 +204,6 @@ dead_letter: {iceberg: {catalog: lake, table: ops.routed_letters}, max_fraction:
 	}
 	r.Logf("killed at %v", histogram)
 	r.drain()
-	r.verify("--deep")
-
 	for _, topic := range topics[:4] {
 		r.send(topic, 5, 1)
 	}
