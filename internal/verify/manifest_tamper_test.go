@@ -93,6 +93,28 @@ func (w *world) other(s table.Snapshot, rows int64, name string) iceberg.DataFil
 	return b.Build()
 }
 
+// another commits a snapshot behind the head as another engine would: with a manifest
+// of its own, and those of the head but what one snapshot added.
+func (w *world) another(head, s table.Snapshot, own iceberg.ManifestFile, without int64) {
+	w.Helper()
+	files, err := w.load().FS(w.Context())
+	w.must(err)
+	manifests, err := head.Manifests(files)
+	w.must(err)
+	kept := []iceberg.ManifestFile{own}
+	for _, m := range manifests {
+		if m.SnapshotID() != without {
+			kept = append(kept, m)
+		}
+	}
+	s.ParentSnapshotID, s.SequenceNumber, s.SchemaID = &head.SnapshotID, w.load().Metadata().LastSequenceNumber()+1, head.SchemaID
+	s.TimestampMs, s.ManifestList = w.load().Metadata().LastUpdatedMillis(), strings.Replace(head.ManifestList, ".avro", "-l7.avro", 1)
+	var buf bytes.Buffer
+	w.must(iceberg.WriteManifestList(2, &buf, s.SnapshotID, s.ParentSnapshotID, &s.SequenceNumber, 0, kept))
+	w.must(os.WriteFile(local(s.ManifestList), buf.Bytes(), 0o600))
+	w.commit(table.NewAddSnapshotUpdate(&s), table.NewSetSnapshotRefUpdate("main", s.SnapshotID, table.BranchRef, 0, 0, 0))
+}
+
 // TestTamperedManifests: who can write to the warehouse changes manifests, in the place
 // of the table's metadata, so that the totals are as they were.
 func TestTamperedManifests(t *testing.T) {
@@ -143,7 +165,7 @@ func TestTamperedManifests(t *testing.T) {
 		{"a compaction that loses a row and does not say so", func(w *world) {
 			all := w.history()
 			_, entries := w.manifest(all[5])
-			id, parent := int64(77), all[7].SnapshotID
+			id := int64(77)
 			seq := all[5].SequenceNumber
 			x := w.other(all[5], entries[0].DataFile().Count()-1, "x.parquet")
 			b, err := iceberg.NewDataFileBuilder(w.load().Metadata().PartitionSpec(), iceberg.EntryContentData, strings.Replace(x.FilePath(), "/frazil-", "/compacted-", 1), iceberg.ParquetFile, nil, nil, nil, x.Count(), x.FileSizeBytes())
@@ -153,24 +175,14 @@ func TestTamperedManifests(t *testing.T) {
 			w.must(os.Rename(local(x.FilePath()), local(y.FilePath())))
 			m := w.newManifest(strings.Replace(all[7].ManifestList, ".avro", "-m7.avro", 1), id,
 				iceberg.NewManifestEntry(iceberg.EntryStatusDELETED, &id, &seq, &seq, entries[0].DataFile()), iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &id, nil, nil, y))
-			files, err := w.load().FS(w.Context())
-			w.must(err)
-			manifests, err := all[7].Manifests(files)
-			w.must(err)
-			kept := []iceberg.ManifestFile{m}
-			for _, of := range manifests {
-				if of.SnapshotID() != all[5].SnapshotID {
-					kept = append(kept, of)
-				}
-			}
-			next := w.load().Metadata().LastSequenceNumber() + 1
-			var buf bytes.Buffer
-			w.must(iceberg.WriteManifestList(2, &buf, id, &parent, &next, 0, kept))
-			list := strings.Replace(all[7].ManifestList, ".avro", "-l7.avro", 1)
-			w.must(os.WriteFile(local(list), buf.Bytes(), 0o600))
-			s := table.Snapshot{SnapshotID: id, ParentSnapshotID: &parent, SequenceNumber: next, TimestampMs: w.load().Metadata().LastUpdatedMillis(), ManifestList: list, SchemaID: all[7].SchemaID, Summary: &table.Summary{Operation: table.OpReplace, Properties: map[string]string{}}}
-			w.commit(table.NewAddSnapshotUpdate(&s), table.NewSetSnapshotRefUpdate("main", id, table.BranchRef, 0, 0, 0))
+			w.another(all[7], table.Snapshot{SnapshotID: id, Summary: &table.Summary{Operation: table.OpReplace, Properties: map[string]string{}}}, m, all[5].SnapshotID)
 		}, RemovedRows, "rewrote"},
+		{"a copy of what was staged", func(w *world) {
+			all := w.history()
+			id := int64(77)
+			m := w.newManifest(strings.Replace(all[7].ManifestList, ".avro", "-m7.avro", 1), id, iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &id, nil, nil, w.other(all[7], 5, "x.parquet")))
+			w.another(all[7], table.Snapshot{SnapshotID: id, Summary: &table.Summary{Operation: table.OpAppend, Properties: map[string]string{sourceSnapshot: "76"}}}, m, 0)
+		}, AddedFile, "a copy of snapshot 76 (cherrypick_snapshot)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
