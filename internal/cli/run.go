@@ -169,6 +169,7 @@ func (b both) Waiting(reason string) {
 	b.a.Waiting(reason)
 	b.b.Waiting(reason)
 }
+
 func (b both) Standby(reason string) {
 	reason = b.hide(reason)
 	b.a.Standby(reason)

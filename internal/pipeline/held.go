@@ -40,14 +40,15 @@ type HeldBy struct {
 
 // String is the batch as people read it.
 func (h *HeldStatus) String() string {
-	text := fmt.Sprintf("batch %d is staged and not published: %s in snapshot %d on branch %s", h.Batch, counted(h.Rows, "row"), h.Snapshot, h.Branch)
+	var text strings.Builder
+	fmt.Fprintf(&text, "batch %d is staged and not published: %s in snapshot %d on branch %s", h.Batch, counted(h.Rows, "row"), h.Snapshot, h.Branch)
 	for _, a := range h.Audits {
-		text += fmt.Sprintf("; audit %s holds it back: %s, for instance %s", a.Audit, counted(a.Rows, "row"), a.Example)
+		fmt.Fprintf(&text, "; audit %s holds it back: %s, for instance %s", a.Audit, counted(a.Rows, "row"), a.Example)
 	}
 	if h.Error != "" {
-		text += "; its audits could not be asked: " + h.Error
+		text.WriteString("; its audits could not be asked: " + h.Error)
 	}
-	return text + ". " + h.Todo
+	return text.String() + ". " + h.Todo
 }
 
 // held is what is staged in a sink's table; nil if nothing is. Its rules are asked as

@@ -561,9 +561,31 @@ dead_letter: {iceberg: {catalog: lake, table: dead.letters}, max_fraction: 1}
 	long := strings.Repeat("x", 125)
 	letters := 0
 	for _, value := range []struct{ json, table string }{
-		{`"orders"`, "orders"}, {`"Orders"`, "orders"}, {`null`, ""}, {`""`, ""}, {`"../../etc/passwd"`, "______etc_passwd"}, {`".."`, "__"}, {`"."`, "_"}, {`"a/b"`, "a_b"}, {`"a.b"`, "a_b"},
-		{`"a\\b"`, "a_b"}, {`"\u0000"`, "_"}, {`"\"; DROP TABLE t; --"`, "___drop_table_t____"}, {`"été"`, "_t_"}, {`"日本"`, "__"}, {`"👩‍👩‍👧"`, "_____"}, {`" "`, "_"}, {`"${kind}"`, "__kind_"}, {`"CON"`, "con"}, {`"tables"`, "tables"},
-		{`"` + long + `"`, long}, {`"` + long + `y"`, ""}, {`"` + strings.Repeat("é", 125) + `"`, strings.Repeat("_", 125)}, {`"` + strings.Repeat("é", 126) + `"`, ""}, {`"` + strings.Repeat("z", 300) + `"`, ""}, {`"2024"`, "2024"},
+		{`"orders"`, "orders"},
+		{`"Orders"`, "orders"},
+		{`null`, ""},
+		{`""`, ""},
+		{`"../../etc/passwd"`, "______etc_passwd"},
+		{`".."`, "__"},
+		{`"."`, "_"},
+		{`"a/b"`, "a_b"},
+		{`"a.b"`, "a_b"},
+		{`"a\\b"`, "a_b"},
+		{`"\u0000"`, "_"},
+		{`"\"; DROP TABLE t; --"`, "___drop_table_t____"},
+		{`"été"`, "_t_"},
+		{`"日本"`, "__"},
+		{`"👩‍👩‍👧"`, "_____"},
+		{`" "`, "_"},
+		{`"${kind}"`, "__kind_"},
+		{`"CON"`, "con"},
+		{`"tables"`, "tables"},
+		{`"` + long + `"`, long},
+		{`"` + long + `y"`, ""},
+		{`"` + strings.Repeat("é", 125) + `"`, strings.Repeat("_", 125)},
+		{`"` + strings.Repeat("é", 126) + `"`, ""},
+		{`"` + strings.Repeat("z", 300) + `"`, ""},
+		{`"2024"`, "2024"},
 	} {
 		r.next++
 		rec := &kgo.Record{Topic: "ev", Partition: int32(r.next % 2), Value: fmt.Appendf(nil, `{"id":%d,"kind":%s}`, r.next, value.json)}

@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/parquet"
@@ -48,7 +49,7 @@ func plain(v any) (text string, ok bool) {
 	case !r.IsValid():
 		return "", false // NULLs are counted elsewhere
 	case r.CanInt():
-		return fmt.Sprint(r.Int()), true
+		return strconv.FormatInt(r.Int(), 10), true
 	case r.Kind() == reflect.String:
 		return r.String(), true
 	}
