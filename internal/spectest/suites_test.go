@@ -118,23 +118,28 @@ func TestInputsThatAreEncoded(t *testing.T) {
 		},
 		"columns beside a registry": {
 			"format: json\ncolumns: id BIGINT\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`}, `{"id":1}`,
+			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`},
+			`{"id":1}`,
 		},
 		"no schema": {
 			"format: protobuf\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`}, `in-value.proto, or to `,
+			map[string]string{"tests/one/input/in.jsonl": `{"id":1}`},
+			`in-value.proto, or to `,
 		},
 		"no such field": {
 			"format: avro\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"schemas/in-value.avsc": orderV1, "tests/one/input/in.jsonl": "{\"id\":1,\"at\":0}\n{\"id\":1,\"at\":0,\"x\":1}"}, `in.jsonl:2: the value cannot be encoded as avro: the schema has no field "x" there`,
+			map[string]string{"schemas/in-value.avsc": orderV1, "tests/one/input/in.jsonl": "{\"id\":1,\"at\":0}\n{\"id\":1,\"at\":0,\"x\":1}"},
+			`in.jsonl:2: the value cannot be encoded as avro: the schema has no field "x" there`,
 		},
 		"no such version": {
 			"format: avro\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"schemas/in-value.avsc": orderV1, "tests/one/input/in.records": `{"schema":2,"value":{"id":1}}`}, `has no version 2 here, but 1`,
+			map[string]string{"schemas/in-value.avsc": orderV1, "tests/one/input/in.records": `{"schema":2,"value":{"id":1}}`},
+			`has no version 2 here, but 1`,
 		},
 		"a version is missing": {
 			"format: avro\nregistry: {url: \"http://nobody.invalid\"}",
-			map[string]string{"schemas/in-value.2.avsc": orderV1, "tests/one/input/in.jsonl": `{}`}, `versions are 1, 2, 3`,
+			map[string]string{"schemas/in-value.2.avsc": orderV1, "tests/one/input/in.jsonl": `{}`},
+			`versions are 1, 2, 3`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
