@@ -99,8 +99,10 @@ func (d *Driver) done(ctx context.Context) (upto batch.Offsets, next batch.ID, u
 }
 
 // runAnchor continues from, the stamp of this run's own tag, nil for a table that
-// has none. history is what the table shows of runs before it. The marks are in the last commit of each batch: what they say is done is
-// done in every table, whatever else is known of it.
+// has none. history is what the table shows of runs before it. The marks are in the
+// last commit of each batch: what they say is done is done in every table, whatever
+// else is known of it. So the number of the next batch is behind those of the marks,
+// also in a table that had no part in a batch in which others caught up.
 func (d *Driver) runAnchor(ctx context.Context, s *sink, a, from *batch.Stamp, history []batch.Stamped) (*batch.Stamp, error) {
 	upto, next, _, err := d.done(ctx)
 	if err != nil {

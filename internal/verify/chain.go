@@ -367,6 +367,9 @@ func (c *chain) anchored(a, b *snapshot) {
 	if same(a.stamp) {
 		return
 	}
+	if c.stream != batch.StreamMain && a.stamp.Last < s.Last && a.stamp.End.Equal(s.End) && equal(a.stamp.Total, s.Total) {
+		return // the marks know of batches in which the others caught up, and this table had no part
+	}
 	if s.Kind == batch.Recover {
 		c.find(BrokenLink, b.where(), fmt.Sprintf("anchors incarnation %d at batch %d, but the stamp before it is of batch %d or counts other records", s.Incarnation, s.Last, a.stamp.Last), todoHistory)
 		return

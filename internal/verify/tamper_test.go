@@ -387,6 +387,22 @@ func TestReplayTampering(t *testing.T) {
 	}
 }
 
+// TestReplayRecovered: where the checkpoint of a run was lost, its batches are counted
+// behind the marks, so a table may lack numbers; it does not lack offsets or rows, and
+// the numbers do not go back.
+func TestReplayRecovered(t *testing.T) {
+	for skips, fits := range map[batch.ID]bool{-1: false, 0: true, 1: true, 5: true} {
+		w := sqlWorld(t, 100)
+		w.runs(4)
+		w.recovered(w.replays(0, nil, 2, 4), skips)
+		if fits {
+			w.clean()
+		} else {
+			w.finds(BrokenLink, "the stamp before it is of batch 1")
+		}
+	}
+}
+
 // TestForeignAppend: what another writer adds is no fault, and is named.
 func TestForeignAppend(t *testing.T) {
 	t.Parallel()

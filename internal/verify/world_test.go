@@ -469,3 +469,22 @@ func (w *world) replays(number int64, before *batch.Stamp, batches int, n int64)
 	w.opts.Replayed = map[string]batch.Counts{w.sink: st.Total}
 	return st
 }
+
+// recovered anchors a run whose checkpoint was lost behind st, at a batch that comes
+// later by skips.
+func (w *world) recovered(st *batch.Stamp, skips batch.ID) {
+	w.Helper()
+	t, err := sink.Open(w.Context(), w.catalog, sink.Options{Pipeline: "p", Stream: batch.StreamReplay, Table: "ns.t", KeepSnapshots: 1000, KeepHourly: 24 * time.Hour}, columns,
+		func() time.Time { return w.now }, slog.New(slog.DiscardHandler))
+	w.must(err)
+	w.now = w.now.Add(w.step)
+	next := *st
+	next.Kind, next.Incarnation, next.IncarnationID, next.Plan = batch.Recover, st.Incarnation+1, "recovered", "anchor-recovered"
+	next.Last += skips
+	next.First, next.Start, next.Counts, next.Previous, next.Time = next.Last+1, st.End, batch.Counts{}, st.Hash(), w.now
+	v, err := t.Load(w.Context())
+	w.must(err)
+	_, err = v.Commit(w.Context(), &next, nil)
+	w.must(err)
+	w.refs(-1, batch.Tag("p", batch.StreamReplay))
+}
