@@ -138,26 +138,33 @@ func (p *poisoned) replayed(t *testing.T, pl *Pipeline, undecoded int64) {
 	}
 }
 
-// TestLettersDeleted: a batch whose letters are not those that it was planned with is
-// not run.
-func TestLettersDeleted(t *testing.T) {
-	p := newPoisoned(t)
-	pl, err := New(t.Context(), p.spec(t, t.TempDir(), toTable), Options{})
+// sealed are the letters of the first batches of a pipeline that has run, as a plan
+// names them.
+func sealed(t *testing.T, batches int64) (*waiting, []batch.Range) {
+	t.Helper()
+	pl, err := New(t.Context(), newPoisoned(t).spec(t, t.TempDir(), toTable), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pl.Close()
+	t.Cleanup(pl.Close)
 	if err := pl.Run(t.Context(), t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w := pl.newWaiting()
-	ranges := []batch.Range{{TopicPartition: streamPartition(batch.StreamMain), End: 5}}
+	ranges := []batch.Range{{TopicPartition: streamPartition(batch.StreamMain), End: batches}}
 	if err := w.Seal(t.Context(), ranges); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.job(t.Context(), batch.Job{Ranges: ranges}); err != nil {
 		t.Fatal(err)
 	}
+	return w, ranges
+}
+
+// TestLettersDeleted: a batch whose letters are not those that it was planned with is
+// not run.
+func TestLettersDeleted(t *testing.T) {
+	w, ranges := sealed(t, 5)
 	none := func(arrow.RecordBatch) error { return nil }
 	if tally, err := w.Read(t.Context(), ranges, none, none); err != nil || tally.Data != ranges[0].Records || tally.Data == 0 {
 		t.Errorf("%d letters were read of %d: %v", tally.Data, ranges[0].Records, err)
@@ -173,23 +180,7 @@ func TestLettersDeleted(t *testing.T) {
 
 // TestLettersInSlices: letters that are large are read a few at a time, each once.
 func TestLettersInSlices(t *testing.T) {
-	p := newPoisoned(t)
-	pl, err := New(t.Context(), p.spec(t, t.TempDir(), toTable), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pl.Close()
-	if err := pl.Run(t.Context(), t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	w := pl.newWaiting()
-	ranges := []batch.Range{{TopicPartition: streamPartition(batch.StreamMain), End: 8}}
-	if err := w.Seal(t.Context(), ranges); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.job(t.Context(), batch.Job{Ranges: ranges}); err != nil {
-		t.Fatal(err)
-	}
+	w, ranges := sealed(t, 8)
 	none := func(arrow.RecordBatch) error { return nil }
 	for most, atLeast := range map[int64]int{1: 60, 100: 15, 1000: 2, 1 << 20: 1} {
 		w.most = most

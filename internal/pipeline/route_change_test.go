@@ -40,6 +40,26 @@ func (r *routing) lake() *lake.Catalog {
 	return c
 }
 
+// holds finds what was produced in the tables, and what verify says: not --deep, which
+// names the batches of a table from before it was made again.
+func (r *routing) holds(spec *config.Spec) {
+	r.Helper()
+	p, err := New(r.Context(), spec, Options{ReadOnly: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer p.Close()
+	report, err := p.Verify(r.Context(), time.Now(), false)
+	if err != nil || !report.Clean {
+		r.Errorf("the audit says %+v: %v", report, err)
+	}
+	for name, want := range r.want {
+		if ids, _ := r.read(p, name); !slices.Equal(ids, slices.Sorted(slices.Values(want))) {
+			r.Errorf("table %s has %v, not %v", name, ids, want)
+		}
+	}
+}
+
 // TestRoutesEvolve: each table takes a new column, and a wider one, with its first
 // rows that need it, through deaths between the commits of a batch, and a table that
 // rested meanwhile takes all at once.
@@ -62,20 +82,7 @@ func TestRoutesEvolve(t *testing.T) {
 		if err := r.run(spec, "", 0); err != nil {
 			t.Fatal(err)
 		}
-		p, err := New(t.Context(), spec, Options{ReadOnly: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
-		report, err := p.Verify(t.Context(), time.Now(), false)
-		if err != nil || !report.Clean {
-			t.Errorf("the audit says %+v: %v", report, err)
-		}
-		for name, want := range r.want {
-			if ids, _ := r.read(p, name); !slices.Equal(ids, slices.Sorted(slices.Values(want))) {
-				t.Errorf("table %s has %v, not %v", name, ids, want)
-			}
-		}
+		r.holds(spec)
 	}
 	columns := func(name string) (names string) {
 		t.Helper()
@@ -188,21 +195,7 @@ func TestRoutesByHand(t *testing.T) {
 			if err := r.run(spec, "", 0); err != nil {
 				t.Fatal(err)
 			}
-			p, err := New(t.Context(), spec, Options{ReadOnly: true, Log: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Close()
-			// Of a table that was made again --deep names the batches before that.
-			report, err := p.Verify(t.Context(), time.Now(), false)
-			if err != nil || !report.Clean {
-				t.Errorf("the audit says %+v: %v", report, err)
-			}
-			for name, want := range r.want {
-				if ids, _ := r.read(p, name); len(ids) != len(want) {
-					t.Errorf("table %s has %v, not %v", name, ids, want)
-				}
-			}
+			r.holds(spec)
 		})
 	}
 }

@@ -339,17 +339,34 @@ func twoDrivers(l *lab) {
 	l.verify()
 }
 
+// proxy passes requests on to the catalog. Where that does not answer, the connection
+// is cut.
+func (l *lab) proxy() *httputil.ReverseProxy {
+	l.Helper()
+	target, err := url.Parse(l.direct)
+	if err != nil {
+		l.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	return proxy
+}
+
+// behind puts what serves before the catalog of the pipeline.
+func (l *lab) behind(serves http.Handler) {
+	server := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", servers.Port(l)), Handler: serves}
+	go func() { _ = server.ListenAndServe() }()
+	l.Cleanup(func() { _ = server.Close() })
+	l.rest = "http://" + server.Addr
+}
+
 // answersCut puts a proxy before the catalog that loses the answers to commits
 // that were applied.
 func answersCut(l *lab) {
 	l.create(2, nil)
 	ids := l.produce(0, 20_000, 500)
-	target, err := url.Parse(l.direct)
-	if err != nil {
-		l.Fatal(err)
-	}
 	var commits, cut atomic.Int64
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := l.proxy()
 	proxy.ModifyResponse = func(r *http.Response) error {
 		if r.Request.Method == http.MethodPost && strings.Contains(r.Request.URL.Path, "/tables/") && r.StatusCode == http.StatusOK {
 			switch n := commits.Add(1); {
@@ -363,12 +380,7 @@ func answersCut(l *lab) {
 		}
 		return nil
 	}
-	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
-	port := servers.Port(l)
-	server := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", port), Handler: proxy}
-	go func() { _ = server.ListenAndServe() }()
-	l.Cleanup(func() { _ = server.Close() })
-	l.rest = "http://" + server.Addr
+	l.behind(proxy)
 	l.write("max_records: 1000")
 	l.drain()
 	if cut.Load() < 3 {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -87,19 +85,18 @@ func (r *routed) reads() {
 
 // holder is a proxy before the catalog that can hold a commit to a table.
 type holder struct {
-	behind http.Handler
-	target *url.URL
-	mu     sync.Mutex
-	table  string // "": none
-	path   string // of the request that is held
-	body   []byte
+	catalog http.Handler
+	mu      sync.Mutex
+	table   string // "": none
+	path    string // of the request that is held
+	body    []byte
 }
 
 func (h *holder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	if h.table == "" || r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/tables/"+h.table) {
 		h.mu.Unlock()
-		h.behind.ServeHTTP(w, r)
+		h.catalog.ServeHTTP(w, r)
 		return
 	}
 	h.body, _ = io.ReadAll(r.Body)
@@ -116,7 +113,7 @@ func (h *holder) release(r *routed) (status int, text string) {
 	if h.path == "" {
 		r.Fatal("no commit was held")
 	}
-	answer, err := http.Post(h.target.String()+h.path, "application/json", strings.NewReader(string(h.body)))
+	answer, err := http.Post(r.direct+h.path, "application/json", strings.NewReader(string(h.body)))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -128,17 +125,8 @@ func (h *holder) release(r *routed) (status int, text string) {
 // hold puts such a proxy between the pipeline and its catalog.
 func (r *routed) hold() *holder {
 	r.Helper()
-	target, err := url.Parse(r.direct)
-	if err != nil {
-		r.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
-	h := &holder{behind: proxy, target: target}
-	server := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", servers.Port(r)), Handler: h}
-	go func() { _ = server.ListenAndServe() }()
-	r.Cleanup(func() { _ = server.Close() })
-	r.rest = "http://" + server.Addr
+	h := &holder{catalog: r.proxy()}
+	r.behind(h)
 	return h
 }
 
