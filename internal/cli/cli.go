@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
@@ -190,6 +191,15 @@ func (w aboveLine) Write(p []byte) (int, error) {
 		_, err = w.a.live.above(w.a.err, text)
 	}
 	return len(p), err
+}
+
+// called is what a person types to call this program: its name where the PATH has it.
+func called() string {
+	const name = "frazil"
+	if _, err := exec.LookPath(name); err == nil {
+		return name
+	}
+	return shellQuoted(os.Args[0])
 }
 
 // format decides between output for people and for programs.

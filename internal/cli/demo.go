@@ -102,16 +102,17 @@ func (a *app) demo(stop context.Context, example string, f demoFlags) error {
 	if err := a.demoShow(stop, spec, broker.Addr()); err != nil {
 		return err
 	}
-	again := "frazil demo " + example
+	frazil := called()
+	again := frazil + " demo " + example
 	if f.dir != demoData {
 		again += " --data " + shellQuoted(f.dir)
 	}
-	fmt.Fprintf(a.out, "\nTry next:\n  frazil query %s 'SELECT event, count(*) AS n FROM events GROUP BY ALL'\n  frazil explain %s\n"+
+	fmt.Fprintf(a.out, "\nTry next:\n  %s query %s 'SELECT event, count(*) AS n FROM events GROUP BY ALL'\n  %s explain %s\n"+
 		"  %s --records %d     goes on from here\n  %s --serve              keeps the broker up for any Kafka client\n",
-		shellQuoted(file), shellQuoted(file), again, 2*f.records, again)
+		frazil, shellQuoted(file), frazil, shellQuoted(file), again, 2*f.records, again)
 	if f.serve && stop.Err() == nil {
-		fmt.Fprintf(a.out, "\nThe broker stays on %s until you interrupt it. In another terminal:\n  frazil status %s\n  kcat -b %s -t %s -C -c 3\n",
-			broker.Addr(), shellQuoted(file), broker.Addr(), demo.Topic)
+		fmt.Fprintf(a.out, "\nThe broker stays on %s until you interrupt it. In another terminal:\n  %s status %s\n  kcat -b %s -t %s -C -c 3\n",
+			broker.Addr(), frazil, shellQuoted(file), broker.Addr(), demo.Topic)
 		<-stop.Done()
 	}
 	return nil

@@ -107,7 +107,7 @@ func (a *app) init(ctx context.Context, f initFlags) error {
 	if err := errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", f.file, err)
 	}
-	fmt.Fprintf(a.out, "%s written from %d records; read it, then:\n  frazil preview %s\n  frazil run %s\n", f.file, len(s.values)+s.tombstones, f.file, f.file)
+	fmt.Fprintf(a.out, "%s written from %d records; read it, then:\n  %s preview %s\n  %s run %s\n", f.file, len(s.values)+s.tombstones, called(), f.file, called(), f.file)
 	return nil
 }
 
