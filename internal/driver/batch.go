@@ -119,7 +119,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 		}
 		if err := planner.Unread(p.Ranges, d.opts.Sources); err != nil && len(lacking) > 0 {
 			var ready *prepared
-			if p, ready, err = d.reviseGap(ctx, p, lacking, err); err != nil || ready != nil {
+			if p, ready, err = d.reviseGap(ctx, p, lacking, letters, err); err != nil || ready != nil {
 				return p, ready, err
 			}
 			continue
@@ -157,7 +157,7 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			return nil, nil, err
 		}
 		d.log.Warn("records of a logged batch are lost; the batch is revised with a gap", "batch", p.Batch, "error", err)
-		if p, ready, err = d.reviseGap(ctx, p, lacking, err); err != nil || ready != nil {
+		if p, ready, err = d.reviseGap(ctx, p, lacking, letters, err); err != nil || ready != nil {
 			return p, ready, err
 		}
 	}
@@ -253,14 +253,14 @@ func (d *Driver) revise(ctx context.Context, p *batch.Plan, lacking []*sink, rea
 // topic is another one now is believed after two listings only.
 // A revision of a batch that goes to many tables is executed before it is logged,
 // as the batch was.
-func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, cause error) (*batch.Plan, *prepared, error) {
+func (d *Driver) reviseGap(ctx context.Context, p *batch.Plan, lacking []*sink, letters batch.Letters, cause error) (*batch.Plan, *prepared, error) {
 	q := d.revision(p, lacking)
 	if err := d.gaps(ctx, p, q, cause); err != nil {
 		return nil, nil, err
 	}
 	var ready *prepared
 	if anyRouted(lacking) {
-		err := d.retry(ctx, "Kafka", func() (err error) { ready, err = d.prepareAs(ctx, q, lacking, d.allLetters()); return err })
+		err := d.retry(ctx, "Kafka", func() (err error) { ready, err = d.prepareAs(ctx, q, lacking, letters); return err })
 		if err != nil {
 			return nil, nil, err
 		}
