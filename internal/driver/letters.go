@@ -193,7 +193,10 @@ func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch
 			return s.sameLetters(p, q, lettersOf(st.Counts)-lettersOf(sp.Carried))
 		}
 	}
-	return true, nil
+	if err := d.checkIncarnation(ctx); err != nil { // the log is gone, and with it by which spec
+		return false, err
+	}
+	return false, fmt.Errorf("%w: the log does not have the plan by which sink %s has batch %d, so which of its records became dead letters cannot be told", batch.ErrDataLost, s.Name, p.Batch)
 }
 
 // owesLetters says whether dead letters are still to be made of what a table rejected

@@ -234,3 +234,22 @@ func TestLettersOfAGap(t *testing.T) {
 		s.die("%d dead letters", n)
 	}
 }
+
+// TestLettersWithoutLog: the checkpoint is lost under a driver that must know by which
+// spec a table has rejected what is no dead letter yet.
+func TestLettersWithoutLog(t *testing.T) {
+	s := newScenario(t, simConfig{tables: 2, drivers: 2, letters: true, loss: true})
+	s.idle(0)
+	poison := record{id: 101, to: [simSinks]bool{true, true}}
+	poison.poison[0] = true
+	s.add(0, poison)
+	s.until(0, "commit t0 batch 1")
+	s.spec[0] = 2
+	s.until(1, "create sim/offsets/0-") // a revision: the table lacks the batch
+	s.through(0, "commit t0 batch 1")
+	s.procs[0].kill()
+	s.through(1, "create sim/offsets/0-")
+	s.through(1, "load t2")
+	s.loseCheckpoint()
+	s.stops(1, batch.ErrFenced, "its checkpoint is gone")
+}
