@@ -52,6 +52,31 @@ func (d *Driver) hold(ctx context.Context, p *batch.Plan, h *HeldBack) error {
 	return d.append(ctx, q)
 }
 
+// overruled logs a revision of p without the verdict on a sink that came to nothing:
+// while it was logged another driver, whose audit passed the batch, published it. Its
+// rows are in the table, so they are no dead letters. nil: there is none.
+func (d *Driver) overruled(ctx context.Context, p *batch.Plan, lacking []*sink) (*batch.Plan, error) {
+	for i := range p.Sinks {
+		sp := &p.Sinks[i]
+		s := d.named(sp.Name)
+		if !sp.Active || sp.Held == nil || s == nil || slices.Contains(lacking, s) {
+			continue
+		}
+		made, _, err := d.madeBy(ctx, p, s, sp)
+		if err != nil {
+			return nil, err
+		}
+		if made == nil || made.Sink(sp.Name).Held != nil {
+			continue
+		}
+		q := d.revision(p, lacking)
+		q.Sink(sp.Name).Held = nil
+		d.log.Warn("another driver has published what an audit was to hold back; it makes no dead letters", "sink", sp.Name, "batch", q.Batch, "revision", q.Revision)
+		return q, d.append(ctx, q)
+	}
+	return nil, nil
+}
+
 // audit stages the rows of a sink, unless they are staged already, and runs its
 // rules over them.
 func (d *Driver) audit(ctx context.Context, view View, s *sink, res *result, watch *progress) error {

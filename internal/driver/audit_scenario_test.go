@@ -140,8 +140,12 @@ func TestStageOnItsWay(t *testing.T) {
 
 // heldBack begins a scenario in which an audit of sink 1 makes dead letters of its
 // second batch, and that is about to be logged.
-func heldBack(t *testing.T) *scenario {
-	s := newScenario(t, simConfig{tables: 2, drivers: 1, audits: true, letters: true})
+func heldBack(t *testing.T) *scenario { return heldBackOf(t, 1) }
+
+// heldBackOf is heldBack of the first one of so many drivers.
+func heldBackOf(t *testing.T, drivers int) *scenario {
+	t.Helper()
+	s := newScenario(t, simConfig{tables: 2, drivers: drivers, audits: true, letters: true})
 	s.idle(0)
 	s.rows(0, 2)
 	s.trace = nil
@@ -206,6 +210,18 @@ func TestVerdictIsLogged(t *testing.T) {
 			s.withheld(c.letters)
 		})
 	}
+}
+
+// TestVerdictIsOverruled: while a verdict is logged another driver, whose audit passed
+// the batch, publishes it. Its rows are in the table, and no dead letters.
+func TestVerdictIsOverruled(t *testing.T) {
+	s := heldBackOf(t, 2)
+	s.until(0, "create sim/offsets/0-")
+	s.through(1, "publish t1")
+	s.procs[1].kill()
+	s.through(0, "create sim/offsets/0-")
+	s.settles()
+	s.withheld(0)
 }
 
 // TestVerdictOfAnotherSpec: where the SQL is another one before anything came of the

@@ -96,6 +96,12 @@ func (d *Driver) ready(ctx context.Context, p *batch.Plan) (*batch.Plan, *prepar
 			}
 			continue
 		}
+		if q, err := d.overruled(ctx, p, lacking); err != nil {
+			return nil, nil, err
+		} else if q != nil {
+			p = q
+			continue
+		}
 		letters, err := d.letters(ctx, p, lacking)
 		if other := new(otherReaders); errors.As(err, &other) {
 			if p, err = d.revise(ctx, p, lacking, other.ids, "its dead letters are those of tables that have it as another schema reads it"); err != nil {

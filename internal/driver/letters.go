@@ -177,26 +177,40 @@ func (d *Driver) names() []string {
 // sameSpec says whether a sink has the batch under the spec that it has now. With
 // another one it must have had no dead letters.
 func (d *Driver) sameSpec(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) (bool, error) {
+	if s.route != nil { // no revision changes its spec, nor what it is read with while a table lacks it
+		logged, err := d.revisions(ctx, p)
+		if err != nil {
+			return false, err
+		}
+		return s.sameLetters(p, logged[0], lettersOf(sp.Route.Counts))
+	}
+	q, st, err := d.madeBy(ctx, p, s, sp)
+	if err != nil || q == nil {
+		return true, err
+	}
+	return s.sameLetters(p, q, lettersOf(st.Counts)-lettersOf(sp.Carried))
+}
+
+// madeBy returns the revision of p by which a table has the batch, and its stamp; nil
+// where it has it no more.
+func (d *Driver) madeBy(ctx context.Context, p *batch.Plan, s *sink, sp *batch.SinkPlan) (*batch.Plan, *batch.Stamp, error) {
 	logged, err := d.revisions(ctx, p)
 	if err != nil {
-		return false, err
-	}
-	if s.route != nil { // no revision changes its spec, nor what it is read with while a table lacks it
-		return s.sameLetters(p, logged[0], lettersOf(sp.Route.Counts))
+		return nil, nil, err
 	}
 	_, st, err := d.look(ctx, p, s, sp)
 	if err != nil || st == nil {
-		return true, err
+		return nil, nil, err
 	}
 	for _, q := range logged {
 		if q.Hash() == st.Plan {
-			return s.sameLetters(p, q, lettersOf(st.Counts)-lettersOf(sp.Carried))
+			return q, st, nil
 		}
 	}
-	if err := d.checkIncarnation(ctx); err != nil { // the log is gone, and with it by which spec
-		return false, err
+	if err := d.checkIncarnation(ctx); err != nil { // the log is gone
+		return nil, nil, err
 	}
-	return false, fmt.Errorf("%w: the log does not have the plan by which sink %s has batch %d, so which of its records became dead letters cannot be told", batch.ErrDataLost, s.Name, p.Batch)
+	return nil, nil, fmt.Errorf("%w: the log does not have the plan by which sink %s has batch %d, so which of its records became dead letters cannot be told", batch.ErrDataLost, s.Name, p.Batch)
 }
 
 // owesLetters says whether dead letters are still to be made of what a table rejected
