@@ -10,12 +10,13 @@ LINT     := .cache/golangci-lint-$(LINT_VERSION)
 SEEDS    ?= 10000
 SOAK     ?= 1h
 SIM_TIMEOUT ?= 120m
+FUZZTIME ?= 1m
 
 export GOFLAGS += -tags=$(TAGS)
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build image test integration bench soak lint fmt fmt-check spec-page sim faults compiler
+.PHONY: help demo build image test integration bench soak lint fmt fmt-check spec-page sim faults fuzz compiler
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -46,6 +47,12 @@ sim: ## the protocol's simulation, SEEDS runs of each kind (10000)
 
 faults: ## break the protocol one rule at a time; the tests must catch each
 	test/faults/run
+
+fuzz: compiler ## each fuzz test for FUZZTIME (1m)
+	@git grep -oE '^func Fuzz[A-Za-z]+' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir name; do \
+		echo "$$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x ./$$dir </dev/null || exit 1; \
+	done
 
 bench: build ## the etl workload against real servers: CPU, records/s, memory, first commit
 	$(GO) test -tags=$(TAGS),integration -count=1 -timeout 40m -v -run TestBench ./test/bench/...
