@@ -14,6 +14,50 @@ func fatal(err error) bool {
 	return err != nil && !errors.Is(err, batch.ErrUnavailable)
 }
 
+func (d *Driver) load(ctx context.Context, s *sink) (view View, err error) {
+	err = d.retry(ctx, "the catalog", func() error { view, err = s.Table.Load(ctx); return err })
+	if err != nil {
+		return nil, fmt.Errorf("load the table of sink %s: %w", s.Name, err)
+	}
+	s.see(view)
+	return view, nil
+}
+
+// see notes what this process saw first in a table.
+func (s *sink) see(view View) {
+	if s.found == nil {
+		found := view.Stamp().Hash()
+		s.found = &found
+	}
+}
+
+// views loads tables. Where a sink feeds many, several are loaded beside each other;
+// what comes to nothing there is tried again in turn, with patience.
+func (d *Driver) views(ctx context.Context, tables []*sink) ([]View, error) {
+	views := make([]View, len(tables))
+	if d.routes() && len(tables) > 1 {
+		d.beside(len(tables), func(i int) bool {
+			view, err := tables[i].Table.Load(ctx)
+			if err != nil {
+				return false
+			}
+			views[i] = view
+			return true
+		})
+	}
+	for i, s := range tables {
+		if views[i] != nil {
+			s.see(views[i])
+			continue
+		}
+		var err error
+		if views[i], err = d.load(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return views, nil
+}
+
 // look loads the table of a sink and returns the stamp that p's commit left
 // there; nil where the tag still carries the stamp before p. Anything else ends
 // the driver: it is fenced, or two histories disagree.
@@ -222,4 +266,13 @@ func (d *Driver) checkCopied(ctx context.Context, s *sink, view View) error {
 			batch.ErrDataLost, c.Snapshot, s.Name, c.Rows, c.Attempt, c.Parent)
 	}
 	return nil
+}
+
+// adopts says whether the operator vouched for this table as it is: for a head
+// by its number, and what was built on it, while the tag is where this process
+// found it. A rollback that comes later is another matter.
+func (d *Driver) adopts(s *sink, view View) bool {
+	return view.Stamp().Hash() == *s.found && slices.ContainsFunc(view.History(), func(h batch.Stamped) bool {
+		return slices.Contains(d.opts.Adopt, fmt.Sprintf("%s@%d", s.Name, h.Snapshot))
+	})
 }
