@@ -25,6 +25,15 @@ const (
 	rowGroupRows = 1 << 20
 )
 
+// A reader takes up to readerRows of a row group at once, whatever they hold: DuckDB
+// does. Of wide rows, of which so many are more than rowGroupWide, a row group ends
+// at that many bytes before they are compressed. Rows of fewer than 16 KiB in the mean
+// are none, and theirs end as if this was not here.
+const (
+	readerRows   = 2048
+	rowGroupWide = 32 << 20
+)
+
 // The shares of Options.MemoryBytes: rows that wait for the encoder in a table
 // with partitions or a sort order, of which there are up to three copies while
 // they are sorted, and the open files.
@@ -54,6 +63,7 @@ type dataFile struct {
 	writer  *pqarrow.FileWriter
 	rows    int64
 	encoded int64 // bytes of rows that went into the current row group
+	wide    int64 // of them, those of wide rows
 	ended   bool  // the next rows begin another row group
 }
 
@@ -100,10 +110,15 @@ func (f *dataFile) write(rows arrow.RecordBatch) error {
 		if err := f.writer.NewBufferedRowGroupChecked(); err != nil {
 			return lake.Classify("write "+f.name, err)
 		}
-		f.ended, f.encoded = false, 0
+		f.ended, f.encoded, f.wide = false, 0, 0
 	}
+	var bytes int64
 	for _, c := range rows.Columns() {
-		f.encoded += int64(c.Data().SizeInBytes())
+		bytes += int64(c.Data().SizeInBytes())
+	}
+	f.encoded += bytes
+	if bytes*readerRows >= rowGroupWide*rows.NumRows() {
+		f.wide += bytes
 	}
 	if err := f.writer.WriteBuffered(rows); err != nil {
 		return lake.Classify("write "+f.name, err)
@@ -112,7 +127,7 @@ func (f *dataFile) write(rows arrow.RecordBatch) error {
 	n, err := f.writer.RowGroupNumRows()
 	// Another one begins with its first rows only: some readers refuse row
 	// groups that are empty.
-	f.ended = f.w.sort != nil || err == nil && n >= rowGroupRows || f.writer.RowGroupTotalCompressedBytes() >= f.w.t.opts.MemoryBytes/rowGroupShare
+	f.ended = f.w.sort != nil || f.wide >= rowGroupWide || err == nil && n >= rowGroupRows || f.writer.RowGroupTotalCompressedBytes() >= f.w.t.opts.MemoryBytes/rowGroupShare
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -152,6 +153,71 @@ func TestNoEmptyRowGroups(t *testing.T) {
 		}
 		if name == "large" && r.NumRowGroups() < 2 {
 			t.Errorf("%s: one row group: what the encoder holds is not bounded", name)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wideRows are rows of so many bytes, which compress well.
+func wideRows(from, to, size int) arrow.RecordBatch {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, wideSchema)
+	defer b.Release()
+	for i := from; i < to; i++ {
+		b.Field(0).(*array.Int64Builder).Append(int64(i))
+		b.Field(1).(*array.StringBuilder).Append(fmt.Sprint(i, strings.Repeat("x", size)))
+	}
+	return b.NewRecordBatch()
+}
+
+var wideSchema = arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int64, Nullable: true}, {Name: "payload", Type: arrow.BinaryTypes.String, Nullable: true}}, nil)
+
+// TestRowGroupsOfWideRows: readers take thousands of rows at once, so a row group of
+// large ones is small, however well they compress; one of small rows is as large as ever.
+func TestRowGroupsOfWideRows(t *testing.T) {
+	f := newFixture(t)
+	for name, c := range map[string]struct {
+		schema  *arrow.Schema
+		batches int
+		rows    func(k int) arrow.RecordBatch
+		groups  func(n int) bool
+	}{
+		"wide": {wideSchema, 24, func(k int) arrow.RecordBatch { return wideRows(4*k, 4*k+4, 1<<20) }, func(n int) bool { return n >= 3 }},
+		"wide behind narrow": {wideSchema, 24, func(k int) arrow.RecordBatch {
+			if k == 0 {
+				return wideRows(0, 100_000, 20)
+			}
+			return wideRows(100*k, 100*k+100, 64<<10)
+		}, func(n int) bool { return n >= 4 }},
+		"narrow": {clickSchema, 12, func(k int) arrow.RecordBatch { return clicks(uint64(k), 50_000, 1) }, func(n int) bool { return n == 1 }},
+	} {
+		tbl, err := f.open(func(o *Options) { o.Table, o.MemoryBytes = "ns."+strings.ReplaceAll(name, " ", "_"), 1<<30 }, c.schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []arrow.RecordBatch
+		for k := range c.batches {
+			all = append(all, c.rows(k))
+		}
+		files := f.write(tbl, "a", all...)
+		u, err := url.Parse(files.files[0].FilePath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := file.OpenParquetFile(u.Path, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := r.NumRowGroups(); len(files.files) != 1 || !c.groups(n) {
+			t.Errorf("%s: %d row groups in %d files", name, n, len(files.files))
+		}
+		for i := range r.NumRowGroups() {
+			g := r.MetaData().RowGroup(i)
+			vector := g.TotalByteSize() * min(readerRows, g.NumRows()) / g.NumRows()
+			if c.schema == wideSchema && vector > rowGroupWide+encodeBytes {
+				t.Errorf("%s: row group %d of %d has %d rows of %d bytes: a reader takes %d MiB at once", name, i, r.NumRowGroups(), g.NumRows(), g.TotalByteSize()/g.NumRows(), vector>>20)
+			}
 		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
