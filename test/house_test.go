@@ -19,7 +19,7 @@ const module = "github.com/frazil-io/frazil/"
 var allowed = map[string][]string{
 	"batch": {}, "glue": {}, "near": {}, "config": {}, "planner": {"batch"}, "driver": {"batch", "planner"},
 	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch", "kafka", "deadletter"}, "sink": {"batch", "lake"},
-	"checkpoint": {"batch", "objstore"}, "kafka": {"batch"}, "lake": {"batch"}, "registry": {"batch"}, "objstore": {"batch", "objstore"},
+	"checkpoint": {"batch", "objstore"}, "certs": {}, "kafka": {"batch", "certs"}, "lake": {"batch", "certs"}, "registry": {"batch", "certs"}, "objstore": {"batch", "objstore"},
 	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver"},
 	"verify": {"batch", "checkpoint", "deadletter", "lake"},
 }

@@ -2,8 +2,6 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 )
 
 // Unknown says whether an error is Kafka's for a topic or partition that does
@@ -59,15 +58,24 @@ func judge(err error) (todo string, kind error) {
 		return "a topic cannot have this name; correct topics", batch.ErrInvalid
 	case isAny(err, kerr.UnsupportedVersion):
 		return "the broker is too old; frazil needs Kafka 0.11 or newer", batch.ErrInvalid
-	case is[x509.HostnameError](err): // before what wraps it
+	}
+	return judgeNetwork(err)
+}
+
+// judgeNetwork judges what stands between: certificates and addresses.
+func judgeNetwork(err error) (todo string, kind error) {
+	switch certs.FaultOf(err) {
+	case certs.OtherName:
 		return "the broker's certificate is for another name; check tls server_name", batch.ErrInvalid
-	case is[x509.UnknownAuthorityError](err), is[x509.CertificateInvalidError](err), is[*tls.CertificateVerificationError](err):
+	case certs.Untrusted:
 		return "the broker's certificate is not trusted; check tls ca", batch.ErrInvalid
-	case isAlert(err):
+	case certs.Refused:
 		return "the broker refused the TLS connection; check tls cert and key", batch.ErrInvalid
-	case is[tls.RecordHeaderError](err):
+	case certs.Plain:
 		return "the broker does not speak TLS at this address; check brokers and tls", batch.ErrInvalid
-	case is[*net.DNSError](err), is[*net.OpError](err):
+	case certs.None:
+	}
+	if is[*net.DNSError](err) || is[*net.OpError](err) {
 		return "no broker can be reached; is it running, and are the addresses right?", batch.ErrUnavailable
 	}
 	return "", batch.ErrUnavailable
@@ -80,13 +88,6 @@ func isAny(err error, of ...*kerr.Error) bool {
 		}
 	}
 	return false
-}
-
-// isAlert says whether the other side ended the TLS handshake. crypto/tls keeps
-// the alert's type to itself and marks it by the operation (tls.Conn.readRecord).
-func isAlert(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func is[E error](err error) bool {

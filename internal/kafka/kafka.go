@@ -5,9 +5,7 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 	"github.com/frazil-io/frazil/internal/near"
 )
 
@@ -84,24 +83,11 @@ func (t TLS) config() (*tls.Config, error) {
 	if !t.Enabled {
 		return nil, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure}
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("%w: tls ca: %w", batch.ErrInvalid, err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: tls ca: file %q holds no certificate in PEM; point it at the certificate of the authority", batch.ErrInvalid, t.CA)
-		}
+	config, err := certs.TLS{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName}.Config()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 	}
-	if t.Cert != "" || t.Key != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("%w: tls cert %q and key %q: %w", batch.ErrInvalid, t.Cert, t.Key, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
+	config.InsecureSkipVerify = t.Insecure
 	return config, nil
 }
 

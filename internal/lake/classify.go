@@ -2,13 +2,10 @@ package lake
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"strings"
 	"syscall"
 
@@ -20,6 +17,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 )
 
 // Classify says what the caller must do about an error of a catalog or a file
@@ -124,20 +122,17 @@ func judgeDatabase(err error) (todo string, kind error) {
 
 // judgeNetwork judges what stands between: certificates and addresses.
 func judgeNetwork(err error) (todo string, kind error) {
-	switch {
-	case is[x509.HostnameError](err):
+	switch certs.FaultOf(err) {
+	case certs.OtherName:
 		return "the server's certificate is for another name; check uri", batch.ErrInvalid
-	case is[x509.UnknownAuthorityError](err), is[x509.CertificateInvalidError](err), is[*tls.CertificateVerificationError](err):
+	case certs.Untrusted:
 		return "the server's certificate is not trusted; add its authority to the system's, or name the file in SSL_CERT_FILE", batch.ErrInvalid
-	case errors.Is(err, http.ErrSchemeMismatch), is[tls.RecordHeaderError](err):
+	case certs.Plain:
 		return "the server does not speak TLS at this address; check uri", batch.ErrInvalid
-	case is[*net.DNSError](err), errors.Is(err, syscall.ECONNREFUSED):
+	case certs.Refused, certs.None: // there is no certificate of the client's own to check
+	}
+	if _, unknown := errors.AsType[*net.DNSError](err); unknown || errors.Is(err, syscall.ECONNREFUSED) {
 		return "the server cannot be reached; is it running, and is the address right?", batch.ErrUnavailable
 	}
 	return "", nil
-}
-
-func is[E error](err error) bool {
-	var target E
-	return errors.As(err, &target)
 }

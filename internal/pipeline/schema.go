@@ -18,6 +18,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/driver"
 	"github.com/frazil-io/frazil/internal/registry"
@@ -161,7 +162,7 @@ func (p *Pipeline) registry(source string) (*registry.Client, error) {
 func registryOptions(r *config.Registry) registry.Options {
 	o := registry.Options{URLs: r.URL, Username: r.Username, Password: r.Password, Token: r.Token}
 	if r.TLS != nil {
-		o.TLS = registry.TLS(*r.TLS)
+		o.TLS = certs.TLS(*r.TLS)
 	}
 	return o
 }

@@ -2,13 +2,10 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 )
 
 // retried puts one question to the addresses in turn, again after a pause where
@@ -72,15 +70,18 @@ func judge(err error) error {
 	if errors.As(err, &cause) {
 		err = cause.Err
 	}
+	switch certs.FaultOf(err) {
+	case certs.OtherName:
+		return fmt.Errorf("%w: its certificate is for another name; check tls server_name: %w", batch.ErrInvalid, err)
+	case certs.Untrusted:
+		return fmt.Errorf("%w: its certificate is not trusted; check tls ca: %w", batch.ErrInvalid, err)
+	case certs.Refused:
+		return fmt.Errorf("%w: it refused the TLS connection; check tls cert and key: %w", batch.ErrInvalid, err)
+	case certs.Plain, certs.None:
+	}
 	switch {
 	case errors.Is(err, errTooLarge):
 		return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
-	case is[x509.HostnameError](err): // before what wraps it
-		return fmt.Errorf("%w: its certificate is for another name; check tls server_name: %w", batch.ErrInvalid, err)
-	case is[x509.UnknownAuthorityError](err), is[x509.CertificateInvalidError](err), is[*tls.CertificateVerificationError](err):
-		return fmt.Errorf("%w: its certificate is not trusted; check tls ca: %w", batch.ErrInvalid, err)
-	case isAlert(err):
-		return fmt.Errorf("%w: it refused the TLS connection; check tls cert and key: %w", batch.ErrInvalid, err)
 	case is[*json.SyntaxError](err), is[*json.UnmarshalTypeError](err), errors.Is(err, errNoSchema):
 		return fmt.Errorf("%w: what answers is not a schema registry; check registry.url", batch.ErrInvalid)
 	}
@@ -105,13 +106,6 @@ func judgeAnswer(e *sr.ResponseError) error {
 		return fmt.Errorf("%w: %s", batch.ErrUnavailable, says)
 	}
 	return fmt.Errorf("%w: %s; check registry.url", batch.ErrInvalid, says)
-}
-
-// isAlert says whether the other side ended the TLS handshake. crypto/tls keeps
-// the alert's type to itself and marks it by the operation (tls.Conn.readRecord).
-func isAlert(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func is[E error](err error) bool {

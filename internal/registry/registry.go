@@ -5,13 +5,10 @@ package registry
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 )
 
 // Options say how to reach a registry. They print without secrets.
@@ -29,14 +27,7 @@ type Options struct {
 	Username string
 	Password string `json:"-"`
 	Token    string `json:"-"` // a bearer token, instead of Username and Password
-	TLS      TLS
-}
-
-// TLS is what an https:// address needs beside the system's certificates.
-type TLS struct {
-	CA         string // file with certificates to trust, instead of the system's
-	Cert, Key  string // files of the client's own certificate
-	ServerName string // to expect in the registry's certificate; "": the address's host
+	TLS      certs.TLS
 }
 
 // Schema is one version of a subject.
@@ -121,9 +112,9 @@ func New(o Options, clock Clock) (*Client, error) {
 	if len(o.URLs) == 0 {
 		return nil, fmt.Errorf("%w: the schema registry has no url; set url: https://registry.example.com", batch.ErrInvalid)
 	}
-	config, err := o.TLS.config()
+	config, err := o.TLS.Config()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: schema registry: %w", batch.ErrInvalid, err)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
@@ -163,28 +154,6 @@ func checkURL(address string) error {
 		return fmt.Errorf("%w: the schema registry's url %q is not http(s)://host:port/path", batch.ErrInvalid, address)
 	}
 	return nil
-}
-
-func (t TLS) config() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("%w: schema registry: tls ca: %w", batch.ErrInvalid, err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: schema registry: tls ca: file %q holds no certificate in PEM; point it at the certificate of the authority", batch.ErrInvalid, t.CA)
-		}
-	}
-	if t.Cert != "" || t.Key != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("%w: schema registry: tls cert %q and key %q: %w", batch.ErrInvalid, t.Cert, t.Key, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
 }
 
 // ByID returns a schema with its references. An error wraps ErrUnknown where the

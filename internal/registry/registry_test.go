@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	"github.com/frazil-io/frazil/internal/certs"
 )
 
 // clock is time that passes only in Sleep and where a test says so.
@@ -255,7 +256,7 @@ func TestTLS(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, _ := open(t, Options{URLs: []string{s.URL}, TLS: TLS{CA: ca}})
+	c, _ := open(t, Options{URLs: []string{s.URL}, TLS: certs.TLS{CA: ca}})
 	if _, err := c.ByID(t.Context(), 1); err != nil {
 		t.Error(err)
 	}
@@ -263,16 +264,16 @@ func TestTLS(t *testing.T) {
 	if _, err := c.ByID(t.Context(), 1); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "tls ca") {
 		t.Errorf("not trusted: %v", err)
 	}
-	c, _ = open(t, Options{URLs: []string{s.URL}, TLS: TLS{CA: ca, ServerName: "registry.test"}})
+	c, _ = open(t, Options{URLs: []string{s.URL}, TLS: certs.TLS{CA: ca, ServerName: "registry.test"}})
 	if _, err := c.ByID(t.Context(), 1); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "server_name") {
 		t.Errorf("another name: %v", err)
 	}
 	s.TLS.ClientAuth = tls.RequireAnyClientCert
-	c, _ = open(t, Options{URLs: []string{s.URL}, TLS: TLS{CA: ca}})
+	c, _ = open(t, Options{URLs: []string{s.URL}, TLS: certs.TLS{CA: ca}})
 	if _, err := c.ByID(t.Context(), 1); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "tls cert and key") {
 		t.Errorf("without a certificate: %v", err)
 	}
-	for _, bad := range []TLS{{CA: "nowhere.pem"}, {Cert: "nowhere.pem"}} {
+	for _, bad := range []certs.TLS{{CA: "nowhere.pem"}, {Cert: "nowhere.pem"}} {
 		if _, err := New(Options{URLs: []string{s.URL}, TLS: bad}, &clock{}); !errors.Is(err, batch.ErrInvalid) {
 			t.Errorf("%+v: %v", bad, err)
 		}
