@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"batch": {}, "glue": {}, "near": {}, "config": {}, "planner": {"batch"}, "driver": {"batch", "planner"},
 	"source": {"batch", "deadletter", "kafka", "source"}, "exec": {"batch", "deadletter", "lake", "objstore", "exec"}, "deadletter": {"batch", "kafka", "deadletter"}, "sink": {"batch", "lake"},
 	"checkpoint": {"batch", "objstore"}, "certs": {}, "kafka": {"batch", "certs"}, "lake": {"batch", "certs"}, "registry": {"batch", "certs"}, "objstore": {"batch", "objstore"},
-	"query": {"batch", "lake"}, "demo": {"batch"}, "server": {"driver"},
+	"query": {"batch", "exec", "lake"}, "demo": {"batch"}, "server": {"driver"},
 	"verify": {"batch", "checkpoint", "deadletter", "lake"},
 }
 

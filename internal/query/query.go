@@ -29,6 +29,7 @@ import (
 	"github.com/duckdb/duckdb-go/v2"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	embedded "github.com/frazil-io/frazil/internal/exec/duckdb"
 	"github.com/frazil-io/frazil/internal/lake"
 )
 
@@ -87,7 +88,7 @@ type Engine struct {
 // Open starts an engine. Its tables are looked up when a query names them.
 func Open(ctx context.Context, tables []Table, o Options) (*Engine, error) {
 	o = o.withDefaults()
-	db, err := sql.Open("duckdb", "?autoinstall_known_extensions=false&autoload_known_extensions=false&allow_community_extensions=false&allow_unsigned_extensions=false")
+	db, err := sql.Open("duckdb", embedded.InMemory)
 	if err != nil {
 		return nil, fmt.Errorf("start DuckDB: %w", err)
 	}

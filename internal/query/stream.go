@@ -3,10 +3,7 @@ package query
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"reflect"
-	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	bindings "github.com/duckdb/duckdb-go-bindings"
@@ -15,18 +12,18 @@ import (
 	"github.com/duckdb/duckdb-go/v2/mapping"
 
 	"github.com/frazil-io/frazil/internal/batch"
+	embedded "github.com/frazil-io/frazil/internal/exec/duckdb"
 )
 
-// raw calls f with the binding's connection, which duckdb-go keeps to itself:
-// its own queries collect the whole result in memory before the first row.
+// raw calls f with the binding's connection: duckdb-go's own queries collect the
+// whole result in memory before the first row.
 func (e *Engine) raw(f func(mapping.Connection) error) error {
 	return e.conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(*duckdb.Conn)
 		if !ok {
 			return fmt.Errorf("DuckDB: the driver's connection is a %T", driverConn)
 		}
-		p := reflect.ValueOf(c).Elem().FieldByName("conn").FieldByName("Ptr")
-		return f(mapping.Connection{Ptr: unsafe.Pointer(p.Pointer())})
+		return f(embedded.Connection(c))
 	})
 }
 
@@ -74,9 +71,9 @@ func (e *Engine) stream(ctx context.Context, text string, header func(*arrow.Sch
 		var options arrowmapping.ArrowOptions
 		arrowmapping.ConnectionGetArrowOptions(c, &options)
 		defer arrowmapping.DestroyArrowOptions(&options)
-		schema, err := describe(prepared, options)
+		schema, err := embedded.Columns(prepared, options)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 		}
 		if err := header(schema); err != nil {
 			return err
@@ -96,7 +93,7 @@ func (e *Engine) stream(ctx context.Context, text string, header func(*arrow.Sch
 			}
 			part, wrong := arrowmapping.DataChunkToArrowArray(options, schema, chunk)
 			mapping.DestroyDataChunk(&chunk)
-			if err := errorOf(wrong); err != nil {
+			if err := embedded.ErrorOf(wrong); err != nil {
 				return fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 			}
 			err := rows(part)
@@ -148,31 +145,4 @@ func alone(c mapping.Connection, prepared mapping.PreparedStatement, known strin
 		}
 	}
 	return cmp.Or(mapping.ResultError(&again), known)
-}
-
-func describe(prepared mapping.PreparedStatement, options arrowmapping.ArrowOptions) (*arrow.Schema, error) {
-	var types []mapping.LogicalType
-	var names []string
-	for i := range mapping.PreparedStatementColumnCount(prepared) {
-		types = append(types, mapping.PreparedStatementColumnLogicalType(prepared, i))
-		names = append(names, mapping.PreparedStatementColumnName(prepared, i))
-	}
-	defer func() {
-		for i := range types {
-			mapping.DestroyLogicalType(&types[i])
-		}
-	}()
-	schema, wrong := arrowmapping.NewArrowSchema(options, types, names)
-	if err := errorOf(wrong); err != nil {
-		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
-	}
-	return schema, nil
-}
-
-func errorOf(e mapping.ErrorData) error {
-	if e.Ptr == nil {
-		return nil
-	}
-	defer mapping.DestroyErrorData(&e)
-	return errors.New(mapping.ErrorDataMessage(e))
 }

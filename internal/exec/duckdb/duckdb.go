@@ -43,8 +43,7 @@ type Instance struct {
 // Open starts an instance. It is not locked yet: see Lock.
 func Open(ctx context.Context, o Options) (*Instance, error) {
 	i := &Instance{sources: map[string]*Source{}, numbered: map[string]*Source{}}
-	connector, err := duckdb.NewConnector("?autoinstall_known_extensions=false&autoload_known_extensions=false"+
-		"&allow_community_extensions=false&allow_unsigned_extensions=false", nil)
+	connector, err := duckdb.NewConnector(InMemory, nil)
 	if err != nil {
 		return nil, fmt.Errorf("start DuckDB: %w", err)
 	}
@@ -56,7 +55,7 @@ func Open(ctx context.Context, o Options) (*Instance, error) {
 		return nil, fmt.Errorf("start DuckDB: %w", err)
 	}
 	i.conn = conn.(*duckdb.Conn)
-	i.connection = connectionOf(i.conn)
+	i.connection = Connection(i.conn)
 	settings := []string{"SET threads=1", "SET TimeZone='UTC'", "SET arrow_lossless_conversion=true", "SET preserve_insertion_order=true"}
 	if o.MemoryBytes > 0 {
 		settings = append(settings, fmt.Sprintf("SET memory_limit='%dB'", o.MemoryBytes))
@@ -191,9 +190,10 @@ func (i *Instance) Prepare(sql string) (*Statement, error) {
 		return nil, fmt.Errorf("%w: %s", batch.ErrInvalid, mapping.PrepareError(s.prepared))
 	}
 	arrowmapping.ConnectionGetArrowOptions(i.connection, &s.options)
-	if err := s.describe(); err != nil {
+	var err error
+	if s.schema, err = columns(s.prepared, s.options, noted); err != nil {
 		s.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: a column has a type that cannot leave DuckDB; cast it, for instance to VARCHAR: %w", batch.ErrInvalid, err)
 	}
 	return s, nil
 }
@@ -224,26 +224,6 @@ func (i *Instance) Mistake(ctx context.Context, sql string) (message string, at 
 		return said.Kind + " Error: " + said.Message, at
 	}
 	return said.Kind + " Error: " + said.Message, -1
-}
-
-func (s *Statement) describe() error {
-	var types []mapping.LogicalType
-	var names []string
-	for c := range mapping.PreparedStatementColumnCount(s.prepared) {
-		types = append(types, mapping.PreparedStatementColumnLogicalType(s.prepared, c))
-		names = append(names, mapping.PreparedStatementColumnName(s.prepared, c))
-	}
-	defer func() {
-		for k := range types {
-			mapping.DestroyLogicalType(&types[k])
-		}
-	}()
-	schema, failed := arrowmapping.NewArrowSchema(s.options, types, names)
-	if err := errorOf(failed); err != nil {
-		return fmt.Errorf("%w: a column has a type that cannot leave DuckDB; cast it, for instance to VARCHAR: %w", batch.ErrInvalid, err)
-	}
-	s.schema = noted(schema, types)
-	return nil
 }
 
 // Schema is what the statement returns.
@@ -312,7 +292,7 @@ func (s *Statement) fetch(result mapping.Result, deliver func(arrow.RecordBatch)
 		}
 		part, failed := arrowmapping.DataChunkToArrowArray(s.options, s.schema, chunk)
 		mapping.DestroyDataChunk(&chunk)
-		if err := errorOf(failed); err != nil {
+		if err := ErrorOf(failed); err != nil {
 			return &Error{Message: err.Error()}
 		}
 		parts = append(parts, part)

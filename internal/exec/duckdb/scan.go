@@ -12,7 +12,6 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -21,7 +20,6 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/cdata"
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/duckdb/duckdb-go/v2"
 	"github.com/duckdb/duckdb-go/v2/arrowmapping"
 	"github.com/duckdb/duckdb-go/v2/mapping"
 )
@@ -89,13 +87,6 @@ var (
 	lastID  atomic.Uint64
 )
 
-// connectionOf reaches the binding's connection, which duckdb-go keeps to
-// itself.
-func connectionOf(c *duckdb.Conn) mapping.Connection {
-	p := reflect.ValueOf(c).Elem().FieldByName("conn").FieldByName("Ptr")
-	return mapping.Connection{Ptr: unsafe.Pointer(p.Pointer())}
-}
-
 func registerScan(connection mapping.Connection, kind Kind) error {
 	f := mapping.CreateTableFunction()
 	defer mapping.DestroyTableFunction(&f)
@@ -121,7 +112,7 @@ func newSource(connection mapping.Connection, name string, fields []arrow.Field)
 	}
 	schema := arrow.NewSchema(fields, nil)
 	converted, failed := arrowmapping.SchemaFromArrow(connection, schema)
-	if err := errorOf(failed); err != nil {
+	if err := ErrorOf(failed); err != nil {
 		return nil, fmt.Errorf("relation %s: %w", name, err)
 	}
 	defer arrowmapping.DestroyArrowConvertedSchema(&converted)
@@ -130,7 +121,7 @@ func newSource(connection mapping.Connection, name string, fields []arrow.Field)
 	rows := b.NewRecordBatch()
 	defer rows.Release()
 	chunk, failed := arrowmapping.DataChunkFromArrow(connection, rows, converted)
-	if err := errorOf(failed); err != nil {
+	if err := ErrorOf(failed); err != nil {
 		return nil, fmt.Errorf("relation %s: %w", name, err)
 	}
 	defer mapping.DestroyDataChunk(&chunk)
@@ -139,14 +130,6 @@ func newSource(connection mapping.Connection, name string, fields []arrow.Field)
 	}
 	sources.Store(s.id, s)
 	return s, nil
-}
-
-func errorOf(e mapping.ErrorData) error {
-	if e.Ptr == nil {
-		return nil
-	}
-	defer mapping.DestroyErrorData(&e)
-	return errors.New(mapping.ErrorDataMessage(e))
 }
 
 // Set gives the relation its rows, whose first columns are its own; nil takes
@@ -290,7 +273,7 @@ func (s *Source) scan(info mapping.InitInfo) (*C.frazil_scan, error) {
 	if !ok {
 		var failed mapping.ErrorData
 		converted, failed = arrowmapping.SchemaFromArrow(s.connection, arrow.NewSchema(fields, nil))
-		if err := errorOf(failed); err != nil {
+		if err := ErrorOf(failed); err != nil {
 			return nil, err
 		}
 		s.converted[string(key)] = converted
@@ -310,10 +293,4 @@ func frazilRelease(handle C.uint64_t) {
 	if found, ok := scans.LoadAndDelete(uint64(handle)); ok {
 		found.(*exported).release()
 	}
-}
-
-// openScans counts scans that DuckDB has not let go of.
-func openScans() (n int) {
-	scans.Range(func(any, any) bool { n++; return true })
-	return n
 }
