@@ -3,6 +3,7 @@ package house
 
 import (
 	"go/ast"
+	"go/build"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -142,4 +143,27 @@ func exportedReceiver(d *ast.FuncDecl) bool {
 		return ok && id.IsExported()
 	}
 	return false
+}
+
+// TestBuildSaysWhatIsMissing: without DuckDB's build tag, or without cgo, the build
+// ends at the line that says so, and not before at a package of others.
+func TestBuildSaysWhatIsMissing(t *testing.T) {
+	for missing, c := range map[string]build.Context{
+		"tag": {GOARCH: "amd64", GOOS: "linux", Compiler: "gc", CgoEnabled: true}, "cgo": {GOARCH: "amd64", GOOS: "linux", Compiler: "gc", BuildTags: []string{"duckdb_arrow"}},
+	} {
+		for room, told := range map[string]bool{"../internal/query": false, "../internal/exec": false, "../internal/exec/duckdb": true} {
+			p, err := c.ImportDir(room, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := missing + "_missing.go"; told && !slices.Equal(p.GoFiles, []string{want}) {
+				t.Errorf("without the %s, %s is built of %v, want %s alone", missing, room, p.GoFiles, want)
+			}
+			for _, i := range p.Imports {
+				if strings.HasPrefix(i, "github.com/duckdb/") && (missing == "cgo" || strings.HasSuffix(i, "/arrowmapping")) {
+					t.Errorf("without the %s, %s imports %s, where the build ends without saying why", missing, room, i)
+				}
+			}
+		}
+	}
 }

@@ -2,4 +2,5 @@
 
 package query
 
-// DuckDB needs cgo; exec/duckdb says so to whoever builds without it.
+// DuckDB needs cgo; this says so to whoever builds without it.
+import _ "github.com/frazil-io/frazil/internal/exec/duckdb"
