@@ -49,7 +49,7 @@ func judge(err error) (todo string, kind error) {
 	case isAny(err, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState):
 		return "the broker does not take this login; check sasl mechanism", batch.ErrInvalid
 	case isAny(err, kerr.TopicAuthorizationFailed):
-		return "this user may not read the topic; grant READ and DESCRIBE on it", batch.ErrInvalid
+		return "this user may not use the topic; grant READ and DESCRIBE on it, or WRITE and DESCRIBE where dead letters go to it", batch.ErrInvalid
 	case isAny(err, kerr.GroupAuthorizationFailed):
 		return "this user may not use the group; grant READ on it, or set group: \"\"", batch.ErrInvalid
 	case isAny(err, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.DelegationTokenAuthorizationFailed):

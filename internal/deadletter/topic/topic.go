@@ -75,9 +75,10 @@ type Writer struct {
 	t   *Topic
 	ctx context.Context //nolint:containedctx // of one attempt; Write has none
 
-	mu     sync.Mutex
-	acked  int64
-	failed error
+	mu      sync.Mutex
+	acked   int64
+	failed  error
+	refused []*kgo.Record // with others in a batch that was too large for the topic
 }
 
 // Sent counts letters that were acknowledged.
@@ -98,16 +99,48 @@ func (t *Topic) Writer(ctx context.Context) (*Writer, error) {
 // be called from several goroutines.
 func (w *Writer) Write(rows arrow.RecordBatch) error {
 	for i := range int(rows.NumRows()) {
-		if err := w.err(); err != nil {
+		if err := w.again(); err != nil {
 			return err
 		}
 		if r := w.t.record(rows, i); size(r) < largeBytes {
-			w.t.client.Produce(w.ctx, r, w.sent)
+			w.t.client.Produce(w.ctx, r, w.sentTogether)
 		} else {
 			w.alone(r)
 		}
 	}
 	return nil
+}
+
+// sentTogether notes what became of a letter that was in a batch with others. A topic
+// that takes less than a batch of the client refuses all of them, also those that it
+// takes alone.
+func (w *Writer) sentTogether(r *kgo.Record, err error) {
+	if !tooLarge(err) {
+		w.sent(r, err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = append(w.refused, r)
+}
+
+// again sends alone what was refused together.
+func (w *Writer) again() error {
+	w.mu.Lock()
+	refused := w.refused
+	w.refused = nil
+	w.mu.Unlock()
+	for _, r := range refused {
+		if w.err() == nil {
+			w.alone(r)
+		}
+	}
+	return w.err()
+}
+
+// tooLarge says whether a topic takes no batches of that size.
+func tooLarge(err error) bool {
+	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
 // alone sends one letter and waits for it.
@@ -125,12 +158,26 @@ func (w *Writer) sent(r *kgo.Record, err error) {
 	case err == nil:
 		w.acked++
 	case w.failed != nil:
-	case errors.Is(err, kerr.MessageTooLarge):
-		w.failed = fmt.Errorf("%w: topic %s refuses a dead letter of %d bytes, the record at offset %s of %s/%s: raise max.message.bytes of the topic, or set dead_letter to a table, which takes any size: %w",
-			batch.ErrInvalid, w.t.name, size(r), header(r, "offset"), header(r, "topic"), header(r, "partition"), err)
+	case tooLarge(err):
+		limit := "max.message.bytes"
+		if errors.Is(err, kerr.RecordListTooLarge) {
+			limit = "segment.bytes"
+		}
+		w.failed = w.refuses(r, "raise "+limit+" of the topic, or set dead_letter to a table, which takes any size", err)
+	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation):
+		w.failed = w.refuses(r, "a topic that is compacted takes no record without a key; set its cleanup.policy to delete, or take another topic", err)
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		w.failed = fmt.Errorf("%w: this user may not write to topic %s, to which dead letters go; grant WRITE and DESCRIBE on it: %w", batch.ErrInvalid, w.t.name, err)
 	default:
 		w.failed = kafka.Classify(w.ctx, "send a dead letter to topic "+w.t.name, err)
 	}
+}
+
+// refuses is the batch.ErrInvalid for a letter that the topic will not take the next
+// time, either.
+func (w *Writer) refuses(r *kgo.Record, todo string, err error) error {
+	return fmt.Errorf("%w: topic %s refuses a dead letter of %d bytes, the record at offset %s of %s/%s: %s: %w",
+		batch.ErrInvalid, w.t.name, size(r), header(r, "offset"), header(r, "topic"), header(r, "partition"), todo, err)
 }
 
 // size is what a record takes in a batch without compression, about.
@@ -166,9 +213,10 @@ func (w *Writer) Close(ctx context.Context) (Sent, error) {
 	if err := w.t.client.Flush(ctx); err != nil {
 		return 0, kafka.Classify(ctx, "send dead letters to topic "+w.t.name, err)
 	}
+	err := w.again()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Sent(w.acked), w.failed
+	return Sent(w.acked), err
 }
 
 // Abort does nothing: letters go at least once, and those on their way may arrive.
