@@ -63,7 +63,10 @@ func (p *Pipeline) checkReplay(ctx context.Context) error {
 			return fmt.Errorf("%w: rows of sink %s choose their table; dead letters of a spec with such a sink cannot be run again", batch.ErrInvalid, name)
 		}
 	}
-	return p.HasLetters(ctx)
+	if err := p.HasLetters(ctx); err != nil {
+		return err
+	}
+	return p.oneColumn(ctx)
 }
 
 // checkpointName is the first part of all keys of a stream in the checkpoint.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
@@ -210,5 +211,65 @@ func TestLettersInSlices(t *testing.T) {
 		if tally, err := w.Read(t.Context(), ranges, none, none); err != nil || tally.Data != ranges[0].Records || tally.Data == 0 {
 			t.Errorf("%d letters were read of %d: %v", tally.Data, ranges[0].Records, err)
 		}
+	}
+}
+
+// TestLettersOfAnotherColumn: another engine renamed a column of letters, and evolve
+// brought it back. Letters from before have no value there now: they are not run as
+// what they are not, unless they have got their values back.
+func TestLettersOfAnotherColumn(t *testing.T) {
+	for _, name := range []string{"value", "code", "headers"} {
+		p := newPoisoned(t)
+		dir := t.TempDir()
+		run := func(more string) *Pipeline {
+			pl, err := New(t.Context(), p.spec(t, dir, more), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pl.Close)
+			if err := pl.Run(t.Context(), t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return pl
+		}
+		pl := run(toTable)
+		rename := func(from, to string) {
+			loaded, err := pl.loadTable(t.Context(), config.DeadLetters)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx := loaded.NewTransaction()
+			if err := tx.UpdateSchema(true, false).RenameColumn([]string{from}, to).Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refused := func(want string) {
+			t.Helper()
+			for kind, try := range map[string]func() error{
+				"dry": func() error { _, err := pl.TryLetters(t.Context()); return err },
+				"run": func() error { _, err := pl.ReplayLetters(t.Context(), t.Context()); return err },
+			} {
+				if err := try(); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s, %s: %v, want %q", name, kind, err, want)
+				}
+			}
+		}
+		rename(name, "former")
+		refused("name it " + name + " again")
+		rename("former", name)
+		if got, err := pl.TryLetters(t.Context()); err != nil || got.Letters == 0 {
+			t.Errorf("%s: with its name again: %+v, %v", name, got, err)
+		}
+		rename(name, "former")
+		bad := kgo.StringRecord("no json")
+		bad.Topic = "things"
+		if err := p.client.ProduceSync(t.Context(), bad).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		pl = run(strings.Replace(toTable, "t.bad", "t.bad, evolve: add", 1))
+		refused("letters from before its column")
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // HasLetters returns batch.ErrInvalid where the table of the dead letters is not
-// there yet, or was made by a version that did not say whose they are.
+// there, or lacks one of their columns.
 func (p *Pipeline) HasLetters(ctx context.Context) error {
 	t, err := p.loadTable(ctx, config.DeadLetters)
 	if err != nil {
@@ -26,11 +26,11 @@ func (p *Pipeline) HasLetters(ctx context.Context) error {
 	}
 	name := p.spec.Sinks.By[config.DeadLetters].Iceberg.Table
 	if t == nil {
-		return fmt.Errorf("%w: there is no table %s yet: the pipeline makes it when it runs", batch.ErrInvalid, name)
+		return fmt.Errorf("%w: there is no table %s: the first run makes it; if the pipeline has run, it was dropped or renamed, and frazil status says what to do", batch.ErrInvalid, name)
 	}
 	for _, f := range deadletter.Schema().Fields() {
-		if _, ok := t.Schema().FindFieldByName(f.Name); !ok {
-			return fmt.Errorf("%w: table %s has no column %q; with evolve: add the pipeline adds it with the next letters", batch.ErrInvalid, name, f.Name)
+		if _, err := column(t, f.Name); err != nil {
+			return err
 		}
 	}
 	return nil
