@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -283,6 +284,25 @@ func TestForeignWriters(t *testing.T) {
 	}
 	if v.meta.SnapshotByID(before) != nil {
 		t.Fatal("nothing expired")
+	}
+	f.withoutParents()
+	if v := f.load(tbl); v.Ancestry() != batch.UnknownAncestor {
+		t.Fatalf("after an expiry by pyiceberg: ancestry %d", v.Ancestry())
+	}
+}
+
+// withoutParents takes the ids of parents from all snapshots, as pyiceberg's expiry
+// does.
+func (f *fixture) withoutParents() {
+	f.Helper()
+	path := strings.TrimPrefix(f.state(), "file://")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	text = regexp.MustCompile(`"parent-snapshot-id":\s*\d+,`).ReplaceAll(text, nil)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		f.Fatal(err)
 	}
 }
 

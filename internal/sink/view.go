@@ -85,6 +85,10 @@ func (v *View) Ancestry() batch.Ancestry {
 			return batch.IsAncestor
 		}
 		if s.ParentSnapshotID == nil {
+			// pyiceberg's expiry takes the parent's id away from what it leaves.
+			if s.SequenceNumber > v.tagged.SequenceNumber {
+				return batch.UnknownAncestor
+			}
 			return batch.NotAncestor
 		}
 		if s = v.meta.SnapshotByID(*s.ParentSnapshotID); s == nil {

@@ -196,7 +196,7 @@ func (c *chain) first(s *snapshot) {
 func (c *chain) rooted(s *snapshot) bool {
 	for {
 		if _, has := s.parent(); !has {
-			return true
+			return !s.cut()
 		}
 		if s = c.before(s); s == nil {
 			return false

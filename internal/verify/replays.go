@@ -71,7 +71,7 @@ func (c *chain) unbroken(st *batch.Stamp) bool {
 			return true
 		}
 		if _, has := s.parent(); !has {
-			return true
+			return !s.cut()
 		}
 	}
 	return c.head == nil

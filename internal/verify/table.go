@@ -38,6 +38,10 @@ func (s *snapshot) parent() (int64, bool) {
 	return *s.ParentSnapshotID, true
 }
 
+// cut says whether a snapshot without a parent has lost it: an expiry by pyiceberg
+// takes the parent's id away from the snapshots that it leaves.
+func (s *snapshot) cut() bool { return s.ParentSnapshotID == nil && s.SequenceNumber > 1 }
+
 func (s *snapshot) operation() table.Operation {
 	if s.Summary == nil {
 		return ""
@@ -145,7 +149,7 @@ func (h *history) leads(from, to *snapshot) (reaches, expired bool) {
 		_, has := s.parent()
 		next := h.before(s)
 		if next == nil {
-			return false, has
+			return false, has || s.cut()
 		}
 		s = next
 	}

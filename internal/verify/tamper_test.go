@@ -85,6 +85,16 @@ func (w *world) removed(number int) {
 	})
 }
 
+// orphaned removes the first snapshots, and the id of the parent from what follows
+// them.
+func (w *world) orphaned(n int) {
+	w.Helper()
+	for range n {
+		w.removed(0)
+	}
+	w.metadata(func(meta map[string]any) { delete(meta["snapshots"].([]any)[0].(map[string]any), "parent-snapshot-id") })
+}
+
 func restamped(change func(*batch.Stamp)) func(map[string]string) {
 	return func(p map[string]string) {
 		st, err := batch.ParseStamp(p)

@@ -66,6 +66,28 @@ func TestManyBatches(t *testing.T) {
 	}
 }
 
+// TestOrphansOfExpiry: an expiry by pyiceberg leaves no parent to the snapshots whose
+// parents it removed. Nothing is wrong then; and where it removed what was between the
+// head and the tag, nobody can say whether the table was rolled back.
+func TestOrphansOfExpiry(t *testing.T) {
+	t.Parallel()
+	w := sqlWorld(t, 100)
+	w.now, w.step = time.Now().UTC(), time.Millisecond
+	w.runs(6)
+	w.orphaned(4)
+	r := w.clean()
+	if !strings.Contains(strings.Join(r.Tables[0].Notes, "\n"), "covered by totals") {
+		t.Errorf("notes %q", r.Tables[0].Notes)
+	}
+	w.runs(1)
+	w.clean()
+	w.foreign(1)
+	w.foreign(1)
+	w.removed(3)
+	w.metadata(func(meta map[string]any) { delete(meta["snapshots"].([]any)[3].(map[string]any), "parent-snapshot-id") })
+	w.finds(RolledBack, "cannot be told")
+}
+
 // TestREST: the same through a REST catalog, whose tables are loaded over HTTP.
 func TestREST(t *testing.T) {
 	t.Parallel()
