@@ -37,10 +37,8 @@ const (
 	bufferedMax = 8 << 20
 	// deliveryTimeout is how long a letter is tried before the batch is.
 	deliveryTimeout = 30 * time.Second
-	// batchBytes is what a topic takes as one batch if nobody configured it, and
-	// largeBytes what is sent alone: there is still room for headers in a batch.
+	// batchBytes is what a topic takes as one batch if nobody configured it.
 	batchBytes = 1_000_012
-	largeBytes = 900_000
 	// largeMax is above any record: what the broker takes is the limit.
 	largeMax = 1 << 29
 )
@@ -78,7 +76,7 @@ type Writer struct {
 	mu      sync.Mutex
 	acked   int64
 	failed  error
-	refused []*kgo.Record // with others in a batch that was too large for the topic
+	refused []*kgo.Record // too large for a batch of the client, or with others in one that is for the topic
 }
 
 // Sent counts letters that were acknowledged.
@@ -102,18 +100,14 @@ func (w *Writer) Write(rows arrow.RecordBatch) error {
 		if err := w.again(); err != nil {
 			return err
 		}
-		if r := w.t.record(rows, i); size(r) < largeBytes {
-			w.t.client.Produce(w.ctx, r, w.sentTogether)
-		} else {
-			w.alone(r)
-		}
+		w.t.client.Produce(w.ctx, w.t.record(rows, i), w.sentTogether)
 	}
 	return nil
 }
 
-// sentTogether notes what became of a letter that was in a batch with others. A topic
-// that takes less than a batch of the client refuses all of them, also those that it
-// takes alone.
+// sentTogether notes what became of a letter that was in a batch with others, or was
+// too large for any. A topic that takes less than a batch of the client refuses all
+// of it, also the letters that it takes alone.
 func (w *Writer) sentTogether(r *kgo.Record, err error) {
 	if !tooLarge(err) {
 		w.sent(r, err)
