@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/frazil-io/frazil/internal/sink"
 	"github.com/frazil-io/frazil/internal/source/decode"
 )
 
@@ -151,9 +152,9 @@ func (d *draftColumns) query(from string) string {
 	renamed := false
 	for _, name := range d.names {
 		item := strings.ReplaceAll(quoteName(name), "${", "$${")
-		if !easyName.MatchString(name) {
+		if !easyName.MatchString(name) || sink.Reserved(name) {
 			easy := "c_" + strings.Trim(notEasy.ReplaceAllString(name, "_"), "_")
-			if rest := easy[2:]; easyName.MatchString(rest) && !reserved[strings.ToLower(rest)] {
+			if rest := easy[2:]; easyName.MatchString(rest) && !reserved[strings.ToLower(rest)] && !sink.Reserved(rest) {
 				easy = rest
 			}
 			for taken[strings.ToLower(easy)] {

@@ -118,6 +118,10 @@ func TestInitWritesSpecsThatRun(t *testing.T) {
 			values: texts(`{"a.b":1,"with space":2,"Id":3,"ID":4,"select":5,"from":6,"äöü":7,"qu\"ote":8,"":9,"${HOME}":10,"__own":11,"_unknown":12,"tab\tbed":13,"a":{"b":1,"B":2},"c":{"d":1},"c.d":2,"back\\slash":14,"it's":15,"a,b":16,"# c":17,"x: y":18,"日本":19, " pad ":20}`),
 			spec:   []string{`"with space" BIGINT`, "ID BIGINT", `"select" BIGINT`, `"from" BIGINT`, `"qu""ote" BIGINT`, `"$${HOME}" BIGINT`}, query: `SELECT a_b, with_space, id, "select", "from", "äöü", qu_ote, HOME, it_s, c_, x_y, "日本" FROM %s`, want: "16,2,4,5,6,7,8,10,15,17,18,19\n",
 		},
+		"names of Iceberg's engines": {
+			values: texts(`{"_file":1,"_POS":2,"_deleted":true,"file":3,"deep":{"_row_id":4}}`), spec: []string{"_file BIGINT"},
+			query: "SELECT file, file_, pos, deleted, deep._row_id FROM %s", want: "3,1,2,true,4\n",
+		},
 		"change events": {
 			values: append(texts(`{"before":null,"after":{"id":1,"name":"a"},"source":{"ts_ms":1700000000123},"op":"c"}`, `{"before":{"id":2,"name":null,"gone":true},"after":null,"source":{"ts_ms":1700000000124},"op":"d"}`,
 				`{"schema":{"type":"struct"},"payload":{"after":{"id":3,"_op":"x","a b":1},"source":{"ts_ms":1700000000125},"op":"r"}}`), nil),

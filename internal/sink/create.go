@@ -79,7 +79,7 @@ func (t *Table) openOrCreate(ctx context.Context) (*table.Table, error) {
 func icebergSchema(rows *arrow.Schema, version int) (*iceberg.Schema, error) {
 	fields := make([]arrow.Field, 0, rows.NumFields())
 	for _, f := range rows.Fields() {
-		if reserved[strings.ToLower(f.Name)] {
+		if Reserved(f.Name) {
 			return nil, fmt.Errorf("%w: column %q: %s", batch.ErrInvalid, f.Name, isReserved)
 		}
 		t, err := widened(f.Type, version)

@@ -165,13 +165,16 @@ var reserved = map[string]bool{
 	"_change_type": true, "_change_ordinal": true, "_commit_snapshot_id": true,
 }
 
+// Reserved says whether no table can have a column of this name.
+func Reserved(name string) bool { return reserved[strings.ToLower(name)] }
+
 const isReserved = "Iceberg's engines have a column of this name themselves: give it another one with AS"
 
 // checkName says why a column, or a field at a path, cannot be added with a name,
 // "" if it can.
 func checkName(path, name string) string {
 	switch {
-	case path == "" && reserved[strings.ToLower(name)]:
+	case path == "" && Reserved(name):
 		return isReserved
 	case strings.Contains(name, "."):
 		return "a dot in a name leads into a struct: give it another one with AS"
