@@ -67,7 +67,7 @@ func (c *testCase) loadSettings() error {
 		err = yaml.UnmarshalWithOptions(data, &c.settings, yaml.Strict())
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w; its keys are now, env and partitions", batch.ErrInvalid, path, err)
+		return fmt.Errorf("%w: %s: its keys are now (a time), env (texts by name) and partitions (one number, for all topics): %w", batch.ErrInvalid, path, err)
 	}
 	return nil
 }

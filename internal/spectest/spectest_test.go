@@ -141,7 +141,7 @@ func TestCase(t *testing.T) {
 		{"no fixture", func(f map[string]string) { delete(f, "tables/names.csv") }, "write its rows to"},
 		{"a wrong record", func(f map[string]string) { f["input/numbers.records"] = `{"valeu": 1}` }, "numbers.records:1"},
 		{"a wrong row", func(f map[string]string) { f["expect/named.jsonl"] = "[1]" }, "a row is a JSON object"},
-		{"a wrong setting", func(f map[string]string) { f["case.yaml"] = "nwo: 2026-02-03T04:05:06Z" }, "its keys are now, env and partitions"},
+		{"a wrong setting", func(f map[string]string) { f["case.yaml"] = "nwo: 2026-02-03T04:05:06Z" }, "its keys are now (a time), env"},
 		{"a variable is missing", func(f map[string]string) { f["case.yaml"] = "now: 2026-02-03T04:05:06Z" }, "TOKEN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
