@@ -152,12 +152,7 @@ func (d *avroDecoder) record(plan *avroPlan, value []byte, at int) error {
 
 // Take implements Decoder.
 func (d *avroDecoder) Take() []arrow.Array {
-	arrays := make([]arrow.Array, 0, len(d.fields))
-	for _, m := range d.root.members {
-		arrays = append(arrays, toArray(m.take()))
-	}
-	d.root.validity.take()
-	return arrays
+	return d.root.takeMembers()
 }
 
 // frame finds the plan for a record, and where the record begins.

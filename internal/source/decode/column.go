@@ -373,3 +373,13 @@ func (c *structure) take() arrow.ArrayData {
 	}
 	return data
 }
+
+// takeMembers takes the columns of a record, which is itself no column.
+func (c *structure) takeMembers() []arrow.Array {
+	arrays := make([]arrow.Array, len(c.members))
+	for i, m := range c.members {
+		arrays[i] = toArray(m.take())
+	}
+	c.validity.take()
+	return arrays
+}

@@ -201,12 +201,7 @@ func (d *csvDecoder) cut(rows int)          { d.root.cut(rows) }
 func (d *csvDecoder) given(i int) bool      { return d.root.memberGiven(i) }
 
 func (d *csvDecoder) Take() []arrow.Array {
-	arrays := make([]arrow.Array, 0, len(d.fields))
-	for _, m := range d.root.members {
-		arrays = append(arrays, toArray(m.take()))
-	}
-	d.root.validity.take()
-	return arrays
+	return d.root.takeMembers()
 }
 
 func (d *csvDecoder) Append(r Record) error {

@@ -234,11 +234,7 @@ func (d *jsonDecoder) cut(rows int) {
 func (d *jsonDecoder) given(i int) bool { return d.root.memberGiven(i) }
 
 func (d *jsonDecoder) Take() []arrow.Array {
-	arrays := make([]arrow.Array, 0, len(d.fields))
-	for _, m := range d.root.members {
-		arrays = append(arrays, toArray(m.take()))
-	}
-	d.root.validity.take()
+	arrays := d.root.takeMembers()
 	if d.unknown != nil {
 		arrays = append(arrays, toArray(d.unknown.take()))
 	}

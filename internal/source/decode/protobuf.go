@@ -91,12 +91,7 @@ func (d *protoDecoder) cut(rows int)          { d.root.column.cut(rows) }
 func (d *protoDecoder) given(i int) bool      { return d.root.column.memberGiven(i) }
 
 func (d *protoDecoder) Take() []arrow.Array {
-	arrays := make([]arrow.Array, 0, len(d.fields))
-	for _, m := range d.root.column.members {
-		arrays = append(arrays, toArray(m.take()))
-	}
-	d.root.column.validity.take()
-	return arrays
+	return d.root.column.takeMembers()
 }
 
 func (d *protoDecoder) Append(r Record) error {
