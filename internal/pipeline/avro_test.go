@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,7 +22,6 @@ import (
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/driver"
-	"github.com/frazil-io/frazil/internal/query"
 )
 
 func avroRecord(fields ...string) string {
@@ -103,27 +99,7 @@ sinks: {everyone: {sql: SELECT * FROM people, iceberg: {catalog: lake, table: a.
 // everyone are the table's rows, sorted.
 func everyone(t *testing.T, p *Pipeline) []string {
 	t.Helper()
-	c, err := p.Catalog(t.Context(), "lake")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := query.Open(t.Context(), []query.Table{{Alias: "everyone", Ident: []string{"a", "people"}, Branch: "main", Catalog: c}}, query.Options{Cache: t.TempDir(), MemoryBytes: 128 << 20, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	var all []string
-	err = e.Query(t.Context(), `SELECT array_to_string([coalesce(x::VARCHAR, 'NULL') FOR x IN [id::VARCHAR, full_name, email, tags::VARCHAR, status, score::VARCHAR, since::VARCHAR, country]], '|') AS r FROM everyone ORDER BY id`,
-		func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
-			for i := range int(rows.NumRows()) {
-				all = append(all, strings.Clone(rows.Column(0).(*array.String).Value(i))) // DuckDB frees the rows
-			}
-			return nil
-		})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
+	return lines(t, p, `SELECT array_to_string([coalesce(x::VARCHAR, 'NULL') FOR x IN [id::VARCHAR, full_name, email, tags::VARCHAR, status, score::VARCHAR, since::VARCHAR, country]], '|') FROM everyone ORDER BY id`)
 }
 
 // TestAvroTenSchemas reads a topic's whole history, and counts what the registry

@@ -3,20 +3,15 @@ package pipeline
 import (
 	"encoding/binary"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
 	"github.com/twmb/franz-go/pkg/sr/srfake"
-
-	"github.com/frazil-io/frazil/internal/query"
 )
 
 const (
@@ -87,31 +82,8 @@ func TestAvroChanges(t *testing.T) {
 		"0|1|ann|x|c|2023-11-14 22:13:20.123+00", "1|1|bob|x|u|2023-11-14 22:13:20.123+00", "2|1|bob|x|d|2023-11-14 22:13:20.123+00",
 		"3|1|NULL|x|NULL|NULL", "4|1|NULL|x|d|2023-11-14 22:13:20.123+00",
 	}
-	if got := changes(t, p); !slices.Equal(got, want) {
+	got := lines(t, p, `SELECT array_to_string([coalesce(x, 'NULL') FOR x IN [_offset::VARCHAR, id::VARCHAR, name, shop, _op, _source_ts::VARCHAR]], '|') FROM everyone ORDER BY _offset`)
+	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}
-}
-
-func changes(t *testing.T, p *Pipeline) (all []string) {
-	t.Helper()
-	c, err := p.Catalog(t.Context(), "lake")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := query.Open(t.Context(), []query.Table{{Alias: "everyone", Ident: []string{"a", "people"}, Branch: "main", Catalog: c}}, query.Options{Cache: t.TempDir(), MemoryBytes: 128 << 20, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	err = e.Query(t.Context(), `SELECT array_to_string([coalesce(x, 'NULL') FOR x IN [_offset::VARCHAR, id::VARCHAR, name, shop, _op, _source_ts::VARCHAR]], '|') AS r FROM everyone ORDER BY _offset`,
-		func(*arrow.Schema) error { return nil }, func(rows arrow.RecordBatch) error {
-			for i := range int(rows.NumRows()) {
-				all = append(all, strings.Clone(rows.Column(0).(*array.String).Value(i))) // DuckDB frees the rows
-			}
-			return nil
-		})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
 }

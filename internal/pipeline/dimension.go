@@ -7,7 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/exec"
 	"github.com/frazil-io/frazil/internal/exec/dimension"
@@ -54,12 +53,12 @@ func (p *Pipeline) pinned(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := cp.Incarnations(ctx)
-	if err != nil || len(all) == 0 {
+	inc, err := newestOf(ctx, cp)
+	if err != nil || inc == nil {
 		return "", err
 	}
-	var newest *batch.Plan
-	if newest, err = cp.Newest(ctx, all[len(all)-1]); err != nil || newest == nil {
+	newest, err := cp.Newest(ctx, *inc)
+	if err != nil || newest == nil {
 		return "", err
 	}
 	return newest.Versions[name], nil

@@ -445,15 +445,15 @@ func (p *Pipeline) tellChanges(name string, t *sink.Table) {
 // committed returns the sinks to whose tables the pipeline has committed, as its
 // newest plan says.
 func committed(ctx context.Context, cp *checkpoint.Checkpoint) (map[string]bool, error) {
-	all, err := cp.Incarnations(ctx)
-	if err != nil || len(all) == 0 {
+	inc, err := newestOf(ctx, cp)
+	if err != nil || inc == nil {
 		return nil, err
 	}
 	sinks := map[string]bool{}
-	for name := range all[len(all)-1].Targets { // of a rewind, whose log may be empty
+	for name := range inc.Targets { // of a rewind, whose log may be empty
 		sinks[name] = true
 	}
-	newest, err := cp.Newest(ctx, all[len(all)-1])
+	newest, err := cp.Newest(ctx, *inc)
 	if err != nil || newest == nil {
 		return sinks, err
 	}

@@ -84,12 +84,19 @@ type state struct {
 	settled bool // the plan's outcome is recorded
 }
 
-func stateOf(ctx context.Context, cp *checkpoint.Checkpoint) (s state, err error) {
+// newestOf is the newest record of a pipeline; nil without one.
+func newestOf(ctx context.Context, cp *checkpoint.Checkpoint) (*batch.Incarnation, error) {
 	all, err := cp.Incarnations(ctx)
 	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return &all[len(all)-1], nil
+}
+
+func stateOf(ctx context.Context, cp *checkpoint.Checkpoint) (s state, err error) {
+	if s.inc, err = newestOf(ctx, cp); err != nil || s.inc == nil {
 		return s, err
 	}
-	s.inc = &all[len(all)-1]
 	if s.plan, err = cp.Newest(ctx, *s.inc); err != nil || s.plan == nil {
 		return s, err
 	}

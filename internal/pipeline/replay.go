@@ -63,14 +63,14 @@ func (p *Pipeline) loggedPlans(ctx context.Context) (*logged, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := cp.Incarnations(ctx)
+	inc, err := newestOf(ctx, cp)
 	if err != nil {
 		return nil, err
 	}
-	if len(all) == 0 {
+	if inc == nil {
 		return nil, fmt.Errorf("%w: the checkpoint is empty: the pipeline has not run yet, or its checkpoint was lost", batch.ErrInvalid)
 	}
-	l := &logged{inc: all[len(all)-1]}
+	l := &logged{inc: *inc}
 	files, err := cp.AuditLog(ctx, l.inc)
 	if err != nil {
 		return nil, err

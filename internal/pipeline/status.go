@@ -10,7 +10,6 @@ import (
 	"github.com/apache/iceberg-go/table"
 
 	"github.com/frazil-io/frazil/internal/batch"
-	"github.com/frazil-io/frazil/internal/checkpoint"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/sink"
 )
@@ -121,16 +120,13 @@ const recent = 5
 func (s *Status) checkpoint(ctx context.Context, p *Pipeline) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	var cp *checkpoint.Checkpoint
 	cp, err := p.Checkpoint(ctx)
 	if err != nil {
 		return err
 	}
-	all, err := cp.Incarnations(ctx)
-	if err != nil || len(all) == 0 {
+	if s.Incarnation, err = newestOf(ctx, cp); err != nil || s.Incarnation == nil {
 		return err
 	}
-	s.Incarnation = &all[len(all)-1]
 	plan, err := cp.Newest(ctx, *s.Incarnation)
 	if err != nil {
 		return err

@@ -106,11 +106,11 @@ func (p *Pipeline) replayed(ctx context.Context) (map[string]batch.Counts, error
 	if err != nil {
 		return nil, err
 	}
-	all, err := cp.Incarnations(ctx)
-	if err != nil || len(all) == 0 {
+	inc, err := newestOf(ctx, cp)
+	if err != nil || inc == nil {
 		return nil, err
 	}
-	return all[len(all)-1].Totals, nil
+	return inc.Totals, nil
 }
 
 // newestEntry is the number of the newest log entry, -1 if there is none or it

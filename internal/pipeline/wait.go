@@ -123,15 +123,13 @@ func (p *Pipeline) waited(ctx context.Context, until Until) ([]Waited, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := cp.Incarnations(ctx)
+	inc, err := newestOf(ctx, cp)
 	if err != nil {
 		return nil, err
 	}
-	var inc *batch.Incarnation
 	var newest *batch.Plan
 	var commits []batch.Commit
-	if len(all) > 0 {
-		inc = &all[len(all)-1]
+	if inc != nil {
 		if newest, err = cp.Newest(ctx, *inc); err != nil {
 			return nil, err
 		}
