@@ -7,11 +7,15 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/frazil-io/frazil/internal/batch"
 )
 
 const module = "github.com/frazil-io/frazil/"
@@ -165,5 +169,30 @@ func TestBuildSaysWhatIsMissing(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestCountsAreDocumented: whoever reads a stamp finds each of its terms in
+// docs/formats.md.
+func TestCountsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	terms := 0
+	for _, counted := range []reflect.Type{reflect.TypeFor[batch.Counts](), reflect.TypeFor[batch.Codes]()} {
+		for _, f := range reflect.VisibleFields(counted) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "" {
+				continue // what is embedded
+			}
+			terms++
+			if !strings.Contains(string(page), "`"+name+"`") {
+				t.Errorf("docs/formats.md lacks the term %s of a stamp", name)
+			}
+		}
+	}
+	if terms < 25 {
+		t.Fatalf("only %d terms were looked at", terms)
 	}
 }

@@ -138,8 +138,8 @@ const (
 	CodeDecode     Code = "decode"     // its bytes are not what the format says
 	CodeSchema     Code = "schema"     // it does not fit the columns, or its schema is unknown or cannot be resolved
 	CodeCast       Code = "cast"       // SQL failed on it
-	CodeConstraint Code = "constraint" // a rule of `expect` says so
-	CodeOversize   Code = "oversize"   // it is larger than what memory allows
+	CodeConstraint Code = "constraint" // a rule or an audit says so, or it can choose no table
+	CodeOversize   Code = "oversize"   // it is larger than max_record_bytes, or would be in columns
 )
 
 // Codes counts rejected records by code.
