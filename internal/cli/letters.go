@@ -67,6 +67,7 @@ again, or the spec cannot run them; 1, 3 and 4 as of run.`,
 			if err := f.check(cmd); err != nil {
 				return err
 			}
+			f.asWritten = true
 			if f.replay {
 				return a.replayLetters(cmd.Context(), args[0], f)
 			}
@@ -173,15 +174,27 @@ func (a *app) printLetters(ctx context.Context, e *query.Engine, spec *config.Sp
 	if format == "text" {
 		return f.text(ctx, a.out, widthOf(a.out), e, spec, begin)
 	}
-	return a.printQuery(ctx, e, format, begin+f.sql())
+	if !f.records {
+		return a.printQuery(ctx, e, format, begin+f.sql())
+	}
+	slices, err := f.slices(asking(ctx, e, begin))
+	if err != nil {
+		return err
+	}
+	for i := range slices {
+		slices[i] = begin + recordsSQL(slices[i])
+	}
+	return a.printQuery(ctx, e, format, slices...)
 }
 
 // lettersOf is the beginning of SQL over the letters of a pipeline. A letter was
-// run again where a mark of its stream reaches beyond its batch.
+// run again where a mark of its stream reaches beyond its batch. What names letters
+// twice reads them twice, and joins are done as they are written: what DuckDB keeps of
+// letters, it has in memory with their payloads.
 func lettersOf(pipeline string) string {
 	return `WITH marks AS (SELECT replayed_stream AS stream, max(replayed_to) AS upto FROM dead_letters WHERE code = 'replayed' AND pipeline = ` + sqlText(pipeline) + ` GROUP BY ALL),
-letters AS (SELECT l.*, l.batch < coalesce(m.upto, 0) AS replayed FROM dead_letters l LEFT JOIN marks m ON m.stream = l.stream
-  WHERE l.code <> 'replayed' AND l.pipeline = ` + sqlText(pipeline) + `)
+letters AS NOT MATERIALIZED (SELECT *, batch < coalesce((SELECT map(list(stream), list(upto)) FROM marks)[stream], 0) AS replayed FROM dead_letters
+  WHERE code <> 'replayed' AND pipeline = ` + sqlText(pipeline) + `)
 `
 }
 
@@ -205,21 +218,46 @@ func (f *lettersFlags) where() string {
 	return " WHERE " + strings.Join(f.narrow, " AND ")
 }
 
-// sql goes on behind lettersOf: it lists the letters that are wanted.
+// sql goes on behind lettersOf: it lists the letters that are wanted, by reason.
 func (f *lettersFlags) sql() string {
-	where, limit := f.where(), limitText(f.limit)
-	if f.records {
-		return `, wanted AS (SELECT * FROM letters` + where + newestFirst + limit + `)
+	return f.grouped() + `,
+found AS (SELECT ` + foundKey + `, any_value(value) AS value FROM ` + foundAmong + ` GROUP BY ALL)
+SELECT code, source, sink, why AS reason, letters, waiting, newest, x.b AS newest_batch, x.t AS topic, x.p AS partition, x.o AS "offset", x.r AS example, ` + shownBlob("value") + `
+FROM ` + withFound + ` ORDER BY letters DESC, code, source, sink, why`
+}
+
+// grouped goes on behind lettersOf: shown are the reasons, each with the newest of its
+// letters, but its payload. To find that one, no payload is read.
+func (f *lettersFlags) grouped() string {
+	return `, grouped AS (
+  SELECT code, source, sink, ` + generalReason + ` AS why, count(*) AS letters, count(*) FILTER (NOT replayed) AS waiting,
+    count(DISTINCT (topic, partition)) AS places, min(topic) AS topic, min(partition) AS partition, min("offset") AS low, max("offset") AS high, min(timestamp) AS oldest, max(timestamp) AS latest, max(batch_time) AS newest,
+    arg_max({s: stream, b: batch, t: topic, p: partition, o: "offset", r: reason}, (batch_time, batch, topic, partition, "offset")) AS x
+  FROM letters` + f.where() + ` GROUP BY ALL),
+shown AS MATERIALIZED (SELECT *, count(*) OVER () AS kinds FROM grouped ORDER BY letters DESC, code, source, sink, why` + limitText(f.limit) + `)`
+}
+
+// Letters of one record in one batch have the same payload, so it is found by these.
+const (
+	foundKey   = `stream AS s, batch AS b, topic AS t, partition AS p, "offset" AS o`
+	foundAmong = `letters SEMI JOIN shown ON x.s = stream AND x.b = batch AND x.t = letters.topic AND x.p = letters.partition AND x.o = "offset"`
+	withFound  = `shown LEFT JOIN found ON x.s = s AND x.b = b AND x.t = t AND x.p = p AND x.o = o`
+)
+
+// wanted goes on behind lettersOf: parts are columns of the letters that are wanted, and
+// perhaps of a few more behind them, which were found first without their payloads. They
+// are computed before anything is put in order, or whole payloads would be.
+func (f *lettersFlags) wanted(columns string) string {
+	return `, wanted AS MATERIALIZED (SELECT stream, batch, topic, partition, "offset" FROM letters` + f.where() + newestFirst + limitText(f.limit) + `),
+parts AS MATERIALIZED (SELECT ` + columns + ` FROM letters SEMI JOIN wanted USING (stream, batch, topic, partition, "offset")` + f.where() + `)
+`
+}
+
+// recordsSQL goes on behind lettersOf: it lists letters one by one.
+func recordsSQL(slice string) string {
+	return `, wanted AS (SELECT * FROM letters` + slice + `)
 SELECT topic, partition, "offset", timestamp, source, sink, code, reason, stream, batch, batch_time, replayed, ` + shownBlob("key") + `, ` + shownBlob("value") + `, headers
 FROM wanted` + newestFirst
-	}
-	return `, grouped AS (
-  SELECT code, source, sink, ` + generalReason + ` AS reason, count(*) AS letters, count(*) FILTER (NOT replayed) AS waiting,
-    max(batch_time) AS newest, arg_max({t: topic, p: partition, o: "offset", v: value, r: reason, b: batch}, (batch_time, batch, topic, partition, "offset")) AS x
-  FROM letters` + where + ` GROUP BY ALL),
-shown AS (SELECT *, x.v AS value FROM grouped)
-SELECT code, source, sink, reason, letters, waiting, newest, x.b AS newest_batch, x.t AS topic, x.p AS partition, x.o AS "offset", x.r AS example, ` + shownBlob("value") + `
-FROM shown ORDER BY letters DESC, code, source, sink, reason` + limit
 }
 
 // topicLetters lists what a topic has: its letters become a file of the columns
@@ -244,7 +282,12 @@ func (a *app) topicLetters(ctx context.Context, p *pipeline.Pipeline, spec *conf
 		return err
 	}
 	defer e.Close()
-	return a.printLetters(ctx, e, spec, format, f, "dead_letters AS (FROM read_parquet("+sqlText(name)+")), ")
+	return a.printLetters(ctx, e, spec, format, f, lettersIn(name))
+}
+
+// lettersIn is SQL that stands before lettersOf and takes the letters from a file.
+func lettersIn(name string) string {
+	return "dead_letters AS NOT MATERIALIZED (FROM read_parquet(" + sqlText(name) + ")), "
 }
 
 // copyLetters writes the letters of a topic to a file.

@@ -28,7 +28,7 @@ type lettersText struct {
 	full  bool // nothing is shortened
 	marks bool // it is known which letters were run again
 	spec  *config.Spec
-	ask   func(sql string, rows func(arrow.RecordBatch) error) error
+	ask   asker
 	from  string // where the letters are
 }
 
@@ -38,9 +38,7 @@ func (f *lettersFlags) text(ctx context.Context, out io.Writer, width int, e *qu
 		width = widthElsewhere
 	}
 	t := &lettersText{out: bufio.NewWriter(out), width: width, full: f.full, marks: spec.DeadLetter.Kafka == nil, spec: spec}
-	t.ask = func(sql string, rows func(arrow.RecordBatch) error) error {
-		return e.Query(ctx, begin+sql, func(*arrow.Schema) error { return nil }, rows)
-	}
+	t.ask = asking(ctx, e, begin)
 	if t.marks {
 		t.from = "table " + spec.Sinks.By[config.DeadLetters].Iceberg.Table
 	} else {
@@ -54,15 +52,15 @@ func (f *lettersFlags) text(ctx context.Context, out io.Writer, width int, e *qu
 	if err := t.stranded(where); err != nil {
 		return err
 	}
-	limit := f.limit
+	above := *f
 	if f.records {
-		limit = reasonsAbove
+		above.limit = reasonsAbove
 	}
-	if err := t.reasons(where, wanted, limit, !f.records); err != nil {
+	if err := t.reasons(&above, wanted); err != nil {
 		return err
 	}
 	if f.records {
-		if err := t.records(where, wanted, f.limit); err != nil {
+		if err := t.records(f, wanted); err != nil {
 			return err
 		}
 	}
@@ -169,26 +167,27 @@ func notAmong(column string, names []string) string {
 	return column + " NOT IN (" + strings.Join(texts, ", ") + ")"
 }
 
-// shownBytes is SQL for the beginning of a BLOB, as much as is shown, and its length.
-func (t *lettersText) shownBytes(column string) string {
+// shownBytes is SQL for the beginning of a BLOB, as much as is shown, and its length,
+// each within a function.
+func (t *lettersText) shownBytes(of, column string) string {
 	part := column
 	if !t.full {
 		part = fmt.Sprintf("array_slice(%s, 1, %d)", column, utf8.UTFMax*t.width)
 	}
-	return part + ", octet_length(" + column + ")"
+	return fmt.Sprintf("%[1]s(%[2]s) AS %[3]s, %[1]s(octet_length(%[3]s)) AS %[3]s_size", of, part, column)
 }
 
 // reasons shows why letters were rejected, the commonest first, each with an example
-// if it is wanted.
-func (t *lettersText) reasons(where string, wanted, limit int64, example bool) error {
+// if not letters one by one follow.
+func (t *lettersText) reasons(f *lettersFlags, wanted int64) error {
 	kinds := int64(0)
-	err := t.ask(`, grouped AS (
-  SELECT code, source, sink, `+generalReason+` AS why, count(*) AS n, count(*) FILTER (NOT replayed) AS waiting,
-    count(DISTINCT (topic, partition)) AS places, min(topic) AS topic, min(partition) AS partition, min("offset") AS low, max("offset") AS high, min(timestamp) AS oldest, max(timestamp) AS newest,
-    arg_max({t: topic, p: partition, o: "offset", b: batch, r: reason, v: value}, (batch_time, batch, topic, partition, "offset")) AS x
-  FROM letters`+where+` GROUP BY ALL), shown AS (SELECT *, x.v AS value FROM grouped)
-SELECT code, source, sink, why, n, waiting, places, topic, partition, low, high, oldest, newest, x.t, x.p, x.o, x.b, `+t.shownBytes("value")+`, count(*) OVER () AS kinds, x.r
-FROM shown ORDER BY n DESC, code, source, sink, why`+limitText(limit), func(rows arrow.RecordBatch) error {
+	found, value, from := "", "NULL::BLOB, 0::BIGINT", "shown"
+	if !f.records {
+		found, value, from = ", found AS (SELECT "+foundKey+", "+t.shownBytes("any_value", "value")+" FROM "+foundAmong+" GROUP BY ALL)", "value, value_size", withFound
+	}
+	err := t.ask(f.grouped()+found+`
+SELECT code, source, sink, why, letters, waiting, places, topic, partition, low, high, oldest, latest, x.t, x.p, x.o, x.b, `+value+`, kinds, x.r
+FROM `+from+` ORDER BY letters DESC, code, source, sink, why`, func(rows arrow.RecordBatch) error {
 		for i := range int(rows.NumRows()) {
 			text := func(c int) string { return visible(plainText(rows.Column(c), i)) }
 			n := rows.Column(4).(*array.Int64).Value(i)
@@ -202,7 +201,7 @@ FROM shown ORDER BY n DESC, code, source, sink, why`+limitText(limit), func(rows
 			}
 			t.say("\n%s, %s: %s %s\n", letters(n), share(n, wanted), text(0), at)
 			t.wrapped("reason", text(3))
-			if !example {
+			if f.records {
 				continue
 			}
 			places := fmt.Sprintf("%s/%s, offsets %s to %s", text(7), text(8), text(9), text(10))
@@ -224,8 +223,8 @@ FROM shown ORDER BY n DESC, code, source, sink, why`+limitText(limit), func(rows
 		}
 		return nil
 	})
-	if limit > 0 && kinds > limit {
-		t.say("\n%d more reasons; --limit 0 shows all\n", kinds-limit)
+	if f.limit > 0 && kinds > f.limit {
+		t.say("\n%d more reasons; --limit 0 shows all\n", kinds-f.limit)
 	}
 	return err
 }
@@ -252,19 +251,34 @@ func limitText(limit int64) string {
 }
 
 // records shows letters one by one, the newest first.
-func (t *lettersText) records(where string, wanted, limit int64) error {
-	err := t.ask(`, wanted AS (SELECT * FROM letters`+where+newestFirst+limitText(limit)+`)
-SELECT topic, partition, "offset", timestamp, source, sink, code, reason, stream, batch, batch_time, replayed, sinks, headers, `+t.shownBytes("key")+`, `+t.shownBytes("value")+`
-FROM wanted`+newestFirst, func(rows arrow.RecordBatch) error {
-		for i := range int(rows.NumRows()) {
-			t.record(rows, i)
+func (t *lettersText) records(f *lettersFlags, wanted int64) error {
+	columns := `topic, partition, "offset", timestamp, source, sink, code, reason, stream, batch, batch_time, replayed, sinks, headers, ` + t.shownBytes("", "key") + ", " + t.shownBytes("", "value")
+	queries := []string{f.wanted(columns) + "FROM parts" + newestFirst + limitText(f.limit)}
+	if t.full {
+		slices, err := f.slices(t.ask)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if limit > 0 && wanted > limit {
-		t.say("\n%d more; --limit 0 shows all\n", wanted-limit)
+		queries = nil
+		for _, slice := range slices {
+			queries = append(queries, "SELECT "+columns+" FROM letters"+slice)
+		}
 	}
-	return err
+	for _, sql := range queries {
+		err := t.ask(sql, func(rows arrow.RecordBatch) error {
+			for i := range int(rows.NumRows()) {
+				t.record(rows, i)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if f.limit > 0 && wanted > f.limit {
+		t.say("\n%d more; --limit 0 shows all\n", wanted-f.limit)
+	}
+	return nil
 }
 
 func (t *lettersText) record(rows arrow.RecordBatch, i int) {

@@ -23,6 +23,7 @@ type queryFlags struct {
 	watch     time.Duration
 	cache     string
 	cacheSize string
+	asWritten bool // joins
 }
 
 func (a *app) queryCommand() *cobra.Command {
@@ -93,7 +94,7 @@ func (a *app) engine(ctx context.Context, spec *config.Spec, p *pipeline.Pipelin
 	if err != nil {
 		return nil, err
 	}
-	o := query.Options{Cache: f.cache, MemoryBytes: int64(spec.Memory), Log: log}
+	o := query.Options{Cache: f.cache, MemoryBytes: int64(spec.Memory), AsWritten: f.asWritten, Log: log}
 	if o.Cache == "" {
 		folder, err := os.UserCacheDir()
 		if err != nil {
@@ -143,10 +144,15 @@ func stopped(ctx context.Context, err error) error {
 	return nil
 }
 
-func (a *app) printQuery(ctx context.Context, e *query.Engine, format, text string) error {
+// printQuery prints what queries return, one behind the other. They have the same columns.
+func (a *app) printQuery(ctx context.Context, e *query.Engine, format string, texts ...string) error {
 	w := newRowWriter(a.out, format, widthOf(a.out))
-	if err := e.Query(ctx, text, w.header, func(rows arrow.RecordBatch) error { return w.rows(rows) }); err != nil {
-		return err
+	header := w.header
+	for _, text := range texts {
+		if err := e.Query(ctx, text, header, func(rows arrow.RecordBatch) error { return w.rows(rows) }); err != nil {
+			return err
+		}
+		header = func(*arrow.Schema) error { return nil }
 	}
 	return w.end()
 }

@@ -17,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +55,10 @@ type Options struct {
 	MemoryBytes int64  // what DuckDB may use before it spills; 0: 1 GiB
 	SpillDir    string // where it spills to; "": below Cache
 	Threads     int    // of DuckDB, each with a part of a file in memory; 0: one a core
-	Log         *slog.Logger
+	// AsWritten keeps the right side of a join in memory, whichever DuckDB takes for
+	// the smaller one.
+	AsWritten bool
+	Log       *slog.Logger
 }
 
 func (o Options) withDefaults() Options {
@@ -88,6 +93,9 @@ type Engine struct {
 // Open starts an engine. Its tables are looked up when a query names them.
 func Open(ctx context.Context, tables []Table, o Options) (*Engine, error) {
 	o = o.withDefaults()
+	// DuckDB makes the last folder of that path alone. Where it cannot be made, a query
+	// that needs it says so.
+	_ = os.MkdirAll(filepath.Dir(o.SpillDir), 0o755)
 	db, err := sql.Open("duckdb", embedded.InMemory)
 	if err != nil {
 		return nil, fmt.Errorf("start DuckDB: %w", err)
@@ -96,11 +104,14 @@ func Open(ctx context.Context, tables []Table, o Options) (*Engine, error) {
 	if e.conn, err = db.Conn(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start DuckDB: %w", err), db.Close())
 	}
-	var threads []string
+	var some []string
 	if o.Threads > 0 {
-		threads = append(threads, fmt.Sprintf("SET threads=%d", o.Threads))
+		some = append(some, fmt.Sprintf("SET threads=%d", o.Threads))
 	}
-	for _, s := range append(threads,
+	if o.AsWritten {
+		some = append(some, "SET disabled_optimizers='build_side_probe_side,common_subplan'")
+	}
+	for _, s := range append(some,
 		"SET TimeZone='UTC'", "SET preserve_insertion_order=true", fmt.Sprintf("SET memory_limit='%dB'", o.MemoryBytes), "SET temp_directory="+literal(o.SpillDir),
 	) {
 		if err := e.exec(ctx, s); err != nil {
