@@ -60,6 +60,7 @@ func (d *Driver) newcomers(ctx context.Context, newest *batch.Plan) (tables []*s
 		case newest != nil && newest.Sink(s.Name) != nil:
 		case s.route == nil:
 			tables = append(tables, s)
+		case d.rooms.Replay != nil && d.inc.Kind == batch.Replay: // its batches enter what they touch
 		default:
 			parts, err := d.tablesOf(ctx, s, true)
 			if err != nil {
@@ -140,6 +141,9 @@ func (d *Driver) anchor(ctx context.Context, s *sink, known batch.Offsets) error
 		if st != nil && st.UUID == d.inc.UUID && d.inc.Newer(st.Incarnation, st.IncarnationID) {
 			return fmt.Errorf("%w: the table carries incarnation %d-%s", batch.ErrFenced, st.Incarnation, st.IncarnationID)
 		}
+		if s.of != nil && d.rooms.Replay != nil && st == nil {
+			return nil // a batch that touches it enters it
+		}
 		if _, back := d.inc.Targets[s.Name]; !back { // a rewind leads out of a rollback
 			if err := d.checkAncestry(ctx, s, view); err != nil {
 				return err
@@ -190,7 +194,7 @@ func (d *Driver) anchorStamp(ctx context.Context, s *sink, from *batch.Stamp, vi
 		Kind: d.inc.Kind, Plan: "anchor-" + d.inc.ID, Last: batch.None, Start: batch.Offsets{}, End: batch.Offsets{},
 		Time: d.rooms.Clock.Now().Round(0), Previous: view.Stamp().Hash(),
 	}
-	if d.rooms.Replay != nil {
+	if d.rooms.Replay != nil && s.of == nil {
 		return d.runAnchor(ctx, s, a, from, view.History())
 	}
 	if from != nil {

@@ -213,7 +213,7 @@ func (d *Driver) keepsSpec(p *batch.Plan, lacking []*sink) error {
 	for _, s := range lacking {
 		if s.of != nil && p.Sink(s.Name).Hash != s.Hash {
 			return fmt.Errorf("%w: batch %d is not in table %s yet and was planned with another spec of sink %s: "+
-				"run it once with that one (frazil run --available-now), then with the new one", batch.ErrInvalid, p.Batch, s.table, s.of.Name)
+				"finish it with that one (frazil run --available-now; a replay, by replaying with it), then take the new one", batch.ErrInvalid, p.Batch, s.table, s.of.Name)
 		}
 	}
 	return nil

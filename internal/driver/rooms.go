@@ -112,6 +112,8 @@ type Tables interface {
 	// Find returns the tables that are the sink's: those whose tag carries a stamp
 	// of it, and those that a Writer claimed for it.
 	Find(ctx context.Context) ([]string, error)
+	// Claim makes a table where there is none, and claims it for the sink.
+	Claim(ctx context.Context, name string) error
 	// Writer divides rows among tables. Before the first file of a table, or the
 	// table, is made, it calls open with it, which returns those that get files;
 	// what the others would get is counted and dropped. A table is claimed for the

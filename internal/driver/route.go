@@ -118,6 +118,9 @@ func (d *Driver) tables(ctx context.Context, search bool) ([]*sink, error) {
 }
 
 func (d *Driver) tablesOf(ctx context.Context, s *sink, search bool) (parts []*sink, err error) {
+	if d.rooms.Replay != nil {
+		return d.claimed(ctx, s)
+	}
 	var names, dropped []string
 	err = d.retry(ctx, "the checkpoint", func() error {
 		if names, err = d.rooms.Checkpoint.Tables(ctx, s.Name); err == nil {
@@ -169,8 +172,11 @@ func (d *Driver) search(ctx context.Context, all []batch.Incarnation) (bool, err
 }
 
 // note lists tables in the checkpoint, so that whoever opens the pipeline reads
-// their tags.
+// their tags. A run of dead letters has no list: it looks through the namespace.
 func (d *Driver) note(ctx context.Context, s *sink, tables []string) error {
+	if d.rooms.Replay != nil {
+		return nil
+	}
 	fresh := slices.DeleteFunc(slices.Clone(tables), func(name string) bool { return s.route.noted[name] })
 	if len(fresh) > 1 { // what does not go through is tried again below
 		noted := make([]bool, len(fresh))
@@ -244,6 +250,9 @@ func (d *Driver) learn(ctx context.Context, s *sink, p *batch.Plan) error {
 		s.from = p.Sink(s.Name).From
 		s.follow(p.Sink(s.Name))
 	}
+	if d.rooms.Replay != nil && !known {
+		return d.beginAtMarks(ctx, s)
+	}
 	return nil
 }
 
@@ -265,6 +274,9 @@ func (d *Driver) taken(ctx context.Context, s *sink, view View) (*batch.Stamp, e
 	}
 	if err := d.checkIncarnation(ctx); err != nil {
 		return nil, err
+	}
+	if d.rooms.Replay != nil { // of a run that is over: a batch that touches the table enters it
+		return nil, nil
 	}
 	return nil, fmt.Errorf("%w: table %s carries the stamp of another incarnation or pipeline: %s. If the checkpoint was lost, `frazil checkpoint recover` takes the table's; "+
 		"else give this pipeline another name or table", batch.ErrDataLost, s.Name, st)

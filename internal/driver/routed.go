@@ -88,7 +88,7 @@ func (d *Driver) bind(ctx context.Context, p *batch.Plan, r *prepared) error {
 				r.witness(s, share)
 			}
 			names := slices.Sorted(maps.Keys(share.tables))
-			before, err := d.carries(ctx, p, s, names)
+			before, err := d.carries(ctx, p, s, names, share)
 			if err != nil {
 				return err
 			}
@@ -138,11 +138,16 @@ func (s *sink) origin(p *batch.Plan) batch.Offsets {
 
 // carries are the stamps of tables that the next plan touches. One that this driver
 // does not know has none: it is new.
-func (d *Driver) carries(ctx context.Context, p *batch.Plan, s *sink, tables []string) ([]batch.Ref, error) {
+func (d *Driver) carries(ctx context.Context, p *batch.Plan, s *sink, tables []string, share *share) ([]batch.Ref, error) {
 	refs := make([]batch.Ref, len(tables))
 	var fresh []*sink
 	for i, name := range tables {
-		if refs[i] = s.route.stamps[name]; refs[i].Hash == "" {
+		refs[i] = s.route.stamps[name]
+		if entered, ok := share.entered[name]; ok && refs[i].Hash == "" {
+			refs[i] = entered
+			s.route.stamps[name] = entered // the work on the batch behind this one begins with it
+		}
+		if refs[i].Hash == "" {
 			refs[i] = batch.Ref{}
 			fresh = append(fresh, s.part(name))
 		}
@@ -182,6 +187,8 @@ type share struct {
 	tables map[string]bool // that it touches: whether the table had the rows before
 	// lacking are, of a logged plan, the tables that it was executed for.
 	lacking map[string]bool
+	// entered are the stamps of tables that a run of dead letters entered for it.
+	entered map[string]batch.Ref
 }
 
 // opener decides about the tables of a sink that a piece of a batch touches,
@@ -190,7 +197,8 @@ type share struct {
 func (d *Driver) opener(ctx context.Context, p *batch.Plan, r *prepared, s *sink, lacking map[string]bool, basis basis) func([]string) ([]string, error) {
 	sp := p.Sink(s.Name)
 	touched := map[string]bool{}
-	r.routes[s.Name] = &share{tables: touched, lacking: lacking}
+	entered := map[string]batch.Ref{}
+	r.routes[s.Name] = &share{tables: touched, lacking: lacking, entered: entered}
 	known := basis.known[s.Name]
 	return func(tables []string) (write []string, err error) {
 		for _, name := range tables {
@@ -216,10 +224,19 @@ func (d *Driver) opener(ctx context.Context, p *batch.Plan, r *prepared, s *sink
 				return nil, fmt.Errorf("%w: with table %s sink %s has %d tables; more than %d are not made. If they are meant, raise iceberg.max_tables; "+
 					"else choose a column with fewer values", batch.ErrInvalid, name, s.Name, known, s.TablesMax)
 			}
-			if !has {
-				write = append(write, name)
-				r.waits(s.part(name), basis.tag(batch.RouteName(s.Name, name)), before)
+			if has {
+				continue
 			}
+			tag := basis.tag(batch.RouteName(s.Name, name))
+			if d.rooms.Replay != nil && before == "" {
+				if entered[name], err = d.enter(ctx, p, s.part(name)); err != nil {
+					return nil, fmt.Errorf("anchor the replay in table %s of sink %s: %w", name, s.Name, err)
+				}
+				before = entered[name].Hash
+				tag = before
+			}
+			write = append(write, name)
+			r.waits(s.part(name), tag, before)
 		}
 		if len(write) == 0 {
 			return nil, nil

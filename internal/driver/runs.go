@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -22,7 +23,7 @@ import (
 func (d *Driver) identifyRun(ctx context.Context) error {
 	records := d.patient(recordsServer)
 	for {
-		stamped, err := d.newestStamp(ctx, false)
+		stamped, err := d.newestStamp(ctx, true)
 		if err != nil {
 			return err
 		}
@@ -170,7 +171,15 @@ func (d *Driver) endRun(ctx context.Context) error {
 	}
 	maps.Copy(next.Totals, d.inc.Totals)
 	for _, s := range d.sinks {
-		next.Totals[s.Name] = s.before.Total
+		if s.route == nil {
+			next.Totals[s.Name] = s.before.Total
+			continue
+		}
+		for table, ref := range s.route.stamps { // of many tables only the rows go on over runs
+			if n := ref.Total.Written; n > 0 {
+				next.Totals[batch.RouteName(s.Name, table)] = batch.Counts{Written: n}
+			}
+		}
 	}
 	err := d.become(ctx, next)
 	if err != nil {
@@ -183,9 +192,16 @@ func (d *Driver) endRun(ctx context.Context) error {
 // clear removes the tags of runs before this driver's record, and then what the
 // checkpoint has of them.
 func (d *Driver) clear(ctx context.Context) error {
-	for _, s := range d.sinks {
+	tables, err := d.tables(ctx, true)
+	if err != nil {
+		return err
+	}
+	for _, s := range tables {
 		err := d.retry(ctx, "the catalog", func() error {
 			view, err := s.Table.Load(ctx)
+			if s.of != nil && errors.Is(err, batch.ErrDataLost) {
+				return nil // it was dropped meanwhile, and its tag with it
+			}
 			if err != nil {
 				return err
 			}

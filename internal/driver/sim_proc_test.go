@@ -269,7 +269,7 @@ func (p *proc) rooms() (driver.Rooms, driver.Options) {
 // hash is that of a sink's spec.
 func (p *proc) hash(i int) string {
 	if p.pipe == simReplays { // what the source can decode counts, too
-		return fmt.Sprint(p.spec[:p.w.cfg.tables], p.mended, i == p.w.letterSink())
+		return fmt.Sprint(p.spec[:p.w.sinks()], p.mended, i == p.w.letterSink())
 	}
 	if p.w.cfg.letters && i == p.w.letterSink() {
 		return p.w.lettersHash(p.spec)
@@ -359,12 +359,12 @@ func (w *world) judge(p *proc) {
 		w.respec(p)
 	case errors.Is(p.err, batch.ErrInvalid) && says("was planned with another spec"):
 		w.expect(p, w.cfg.deploy || w.cfg.poison)
-		w.spec[1] = 3 - p.spec[1]
+		w.reroute(p)
 	case errors.Is(p.err, batch.ErrInvalid) && says("does not name"):
 		w.expect(p, w.fickle > 0)
 	case errors.Is(p.err, batch.ErrInvalid) && says("in some of its tables only"):
 		w.expect(p, (w.cfg.deploy || w.cfg.poison) && (w.losses > 0 || w.cfg.joins))
-		w.spec[1] = 3 - p.spec[1]
+		w.reroute(p)
 	case errors.Is(p.err, batch.ErrInvalid) && says("record"):
 		w.spec[p.poisoned] = 2
 	case errors.Is(p.err, batch.ErrInvalid) && says("a rule holds"): // started again, it is asked again
@@ -421,6 +421,15 @@ func (w *world) judge(p *proc) {
 	default:
 		w.expect(p, false)
 	}
+}
+
+// reroute gives the sink that feeds many its former spec back.
+func (w *world) reroute(p *proc) {
+	if p.pipe == simReplays {
+		w.respec(p)
+		return
+	}
+	w.spec[1] = 3 - p.spec[1]
 }
 
 // respec gives a sink the spec back that its dead letters wait for.

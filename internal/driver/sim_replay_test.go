@@ -133,7 +133,7 @@ func streamTP(stream string) batch.TopicPartition {
 
 // letters are those in the dead letters' table now, and its marks.
 func (w *world) letters() (all []simLetter, marks []simMark) {
-	for _, name := range w.headFiles(w.cfg.tables) {
+	for _, name := range w.headFiles(w.letterTable()) {
 		f := w.files[name]
 		marks = append(marks, f.marks...)
 		for i, row := range f.rows {
@@ -177,7 +177,7 @@ func (w *world) done() (upto map[string]int64, next batch.ID) {
 
 func (r *simReplay) Done(context.Context) (batch.Offsets, batch.ID, string, error) {
 	r.p.io("read the marks")
-	st := r.p.w.tables[r.p.w.cfg.tables].stamp(0)
+	st := r.p.w.tables[r.p.w.letterTable()].stamp(0)
 	if st == nil {
 		return nil, 0, "", fmt.Errorf("no stamp: %w", batch.ErrInvalid)
 	}
@@ -196,7 +196,7 @@ func (r *simReplay) Start(ctx context.Context, _ batch.Offsets) (batch.Offsets, 
 
 func (r *simReplay) List(_ context.Context, since []batch.Range) ([]batch.Available, error) {
 	r.p.io("list letters")
-	st := r.p.w.tables[r.p.w.cfg.tables].stamp(0)
+	st := r.p.w.tables[r.p.w.letterTable()].stamp(0)
 	if st == nil {
 		return nil, fmt.Errorf("no stamp: %w", batch.ErrInvalid)
 	}
@@ -267,7 +267,7 @@ func (r *simReplay) Execute(ctx context.Context, job batch.Job, read func(emit, 
 	for _, l := range r.job {
 		tp, _ := w.find(l.record)
 		var sinks []string
-		for i := range w.cfg.tables {
+		for i := range w.sinks() {
 			if l.lacks(i) {
 				sinks = append(sinks, sinkName(i))
 			}
@@ -275,7 +275,7 @@ func (r *simReplay) Execute(ctx context.Context, job batch.Job, read func(emit, 
 		job.Ranges, job.Targets = append(job.Ranges, batch.Range{TopicPartition: tp}), append(job.Targets, sinks)
 	}
 	results, err := r.simExecutor.Execute(ctx, job, read, write)
-	name := sinkName(w.cfg.tables)
+	name := sinkName(w.letterSink())
 	if err != nil || !slices.Contains(job.Sinks, name) {
 		return results, err
 	}
@@ -330,13 +330,18 @@ func (r *simReplay) Read(_ context.Context, ranges []batch.Range, emit, letters 
 	return t, r.p.flaky("the end of a read")
 }
 
-// rowsOf counts a record's rows of a pipeline in a sink's table.
+// rowsOf counts a record's rows of a pipeline in a sink's tables.
 func (w *world) rowsOf(pipe, sink int) map[int64]int {
 	n := map[int64]int{}
-	for _, name := range w.headFiles(sink) {
-		for _, row := range w.files[name].rows {
-			if row > 0 && row/simOther == int64(pipe) {
-				n[row%simOther]++
+	for ti := range w.tables {
+		if w.sinkIndexOf(ti) != sink {
+			continue
+		}
+		for _, name := range w.headFiles(ti) {
+			for _, row := range w.files[name].rows {
+				if row > 0 && row/simOther == int64(pipe) {
+					n[row%simOther]++
+				}
 			}
 		}
 	}
@@ -348,7 +353,7 @@ func (w *world) checkReplayed(ti int) {
 	if w.isLetters(ti) || w.tables[ti].taken[simReplays] {
 		return
 	}
-	for record, n := range w.rowsOf(simReplays, ti) {
+	for record, n := range w.rowsOf(simReplays, w.sinkIndexOf(ti)) {
 		if n > 1 {
 			w.fail("replayed twice", "t%d has record %d %d times out of letters", ti, record, n)
 		}
@@ -368,7 +373,7 @@ func (w *world) checkAllReplayed() {
 	}
 	letters, waits := map[whose]bool{}, map[whose]bool{}
 	for _, l := range all {
-		for i := range w.cfg.tables {
+		for i := range w.sinks() {
 			if !l.lacks(i) {
 				continue
 			}
@@ -384,8 +389,8 @@ func (w *world) checkAllReplayed() {
 			}
 		}
 	}
-	for i := range w.cfg.tables {
-		if w.tables[i].taken[simReplays] {
+	for i := range w.sinks() {
+		if w.tables[i].taken[simReplays] || w.out[i] || w.drops > 0 {
 			continue
 		}
 		rows := w.rowsOf(simReplays, i)

@@ -23,11 +23,30 @@ func (r simRouter) Find(context.Context) (found []string, err error) {
 		return nil, err
 	}
 	for ti, t := range r.p.w.tables {
-		if st := t.stamp(r.p.pipe); r.p.w.routed(ti) && !t.missing && (t.claimed[r.p.pipe] || st != nil && st.Route.Sink == sinkName(1)) {
+		if st := t.stamp(r.p.pipe); r.p.w.routed(ti) && !t.missing && (st == nil && t.claimed[r.p.claims()] || st != nil && st.Route.Sink == sinkName(1)) {
 			found = append(found, tableName(ti))
 		}
 	}
 	return found, nil
+}
+
+// claims says as which pipeline a process claims tables: that of its name.
+func (p *proc) claims() int { return p.pipe % simReplays }
+
+// claim makes and claims a table where that was not done.
+func (r simRouter) claim(name string) *simTable {
+	ti := int(name[1] - '0')
+	if t := r.p.w.tables[ti]; t.missing || !t.claimed[r.p.claims()] {
+		r.p.io("make and claim %s", name)
+		t = r.p.w.tables[ti]
+		t.missing, t.claimed[r.p.claims()] = false, true
+	}
+	return r.p.w.tables[ti]
+}
+
+func (r simRouter) Claim(_ context.Context, name string) error {
+	r.claim(name)
+	return r.p.flaky("claim")
 }
 
 func (r simRouter) Writer(_ context.Context, attempt string, open func([]string) ([]string, error)) (driver.RoutedWriter, error) {
@@ -83,12 +102,7 @@ func (w *simRoutedWriter) make(fresh []string) error {
 	}
 	for _, name := range write {
 		s := simSink{w.r.p, int(name[1] - '0')}
-		t := w.r.p.w.tables[s.i]
-		if t.missing || !t.claimed[w.r.p.pipe] {
-			w.r.p.io("make and claim %s", name)
-			t = w.r.p.w.tables[s.i]
-			t.missing, t.claimed[w.r.p.pipe] = false, true
-		}
+		t := w.r.claim(name)
 		w.writers[name] = &simWriter{s: s, attempt: w.attempt, uuid: t.uuid, schema: t.schema}
 	}
 	return nil
@@ -197,7 +211,7 @@ func (w *world) checkAllThere(pipe int) {
 	for p := range int32(simPartitions) {
 		part := w.part(w.tp(p))
 		for o, r := range part.records {
-			if int64(o) < part.start || r.hole || r.poison[1] || r.narrow || !r.to[1] || w.latest {
+			if int64(o) < part.start || r.hole || r.refused() || r.poison[1] || r.narrow || !r.to[1] || w.latest {
 				continue
 			}
 			if count[r.id] == 0 {

@@ -461,6 +461,9 @@ func (w *world) produce(p int32) {
 	}
 	if w.cfg.rejects {
 		r.bad, r.poison[0] = w.ids%6 == 0, w.ids%6 == 3
+		if w.cfg.routed {
+			r.poison[0], r.poison[1], r.route = false, w.ids%6 == 3, int(w.ids/3%simRoutes)
+		}
 		r.to = [simSinks]bool{true, true}
 	}
 	w.add(p, r)

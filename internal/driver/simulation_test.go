@@ -20,7 +20,7 @@ var (
 	simFirst = flag.Uint64("first", 1, "first seed")
 	simShow  = flag.Bool("shrink", true, "look for the shortest way to a violation, and print it")
 	simPairs = flag.Bool("pairs", false, "kill at each pair of calls; where a letter is run again, which takes many, at one of 29 or 97")
-	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering, routing, routed-letters, replaying or exhaustive")
+	simOnly  = flag.String("focus", "", "only this focus: random, lagging, revising, joining, lettering, routing, routed-letters, replaying, routed-replay or exhaustive")
 )
 
 // event lets one thing happen.
@@ -39,7 +39,7 @@ func (w *world) event() {
 	undo := slices.ContainsFunc(w.tables, func(t *simTable) bool { return t.before != 0 })
 	switch w.pick(100, b(len(w.procs) > 1, 8+2*c.hot), b(len(w.pending) > 0, 8), b(len(w.pending) > 1, 8), 12, 4,
 		b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 2), b(c.foreign, 1), b(undo, 12), b(c.foreign, 1),
-		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2, 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
+		b(c.retention, 1+c.hot), b(c.loss && w.losses < 2 && !(c.deploy && c.routed && c.letters), 1), b(c.rewind && len(w.procs) <= c.daemons(), 2),
 		3, b(c.remake && w.topicID < 2, 1), b(c.foreign && c.remake && w.drops < 1, 1), b(c.deploy, 3), b(c.foreign && w.untagged < 2, 1),
 		b(c.joins && w.mayJoin(), 2), b(c.remake && w.topicID < 2 && !w.deleted, 1), 2, b(c.schemas, 3), b(c.replays > 0, 1), b(c.replays > 0 && c.loss && w.losses < 3, 2)) {
 	case 0:
@@ -331,6 +331,15 @@ func replaying(seed uint64) simConfig {
 	}
 }
 
+// routedReplaying is dead letters that are run again into a sink that feeds many
+// tables, beside drivers that make the same tables and new letters.
+func routedReplaying(seed uint64) simConfig {
+	return simConfig{
+		tables: 1, routed: true, alone: seed%3 == 0, drivers: 1 + int(seed/2%3/2), replays: 1 + int(seed/3%2), steps: 300, delays: int(seed % 4), letters: true, poison: true,
+		deploy: seed%5 > 1, sparse: seed/3%3 == 0, loss: seed%4 == 0, standby: seed%13 < 6, foreign: seed%11 == 0, remake: seed%22 == 0, stale: seed%17 == 0,
+	}
+}
+
 func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 	return simulate(&chooser{rng: rand.New(rand.NewPCG(seed, 7))}, cfg, tracing)
 }
@@ -338,7 +347,7 @@ func runSeed(seed uint64, cfg simConfig, tracing bool) *world {
 func TestSimulation(t *testing.T) {
 	var failed atomic.Bool // one violation is enough for both
 	for name, config := range map[string]func(uint64) simConfig{
-		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing, "routed-letters": routedLettering, "replaying": replaying,
+		"random": vary, "lagging": lagging, "revising": revising, "joining": joining, "lettering": lettering, "routing": routing, "routed-letters": routedLettering, "replaying": replaying, "routed-replay": routedReplaying,
 	} {
 		if *simOnly != "" && *simOnly != name {
 			continue
@@ -413,12 +422,14 @@ func TestSimulationKills(t *testing.T) {
 		each  int // of so many pairs one is tried
 		pairs int // the same, with -pairs
 	}{
-		"two":                        {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7, 1},
-		"routed":                     {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29, 1},
-		"replay":                     {simConfig{tables: 2, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997, 29},
-		"replay, without checkpoint": {simConfig{tables: 1, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997, 29},
-		"two replays":                {simConfig{tables: 1, drivers: 1, replays: 2, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 1999, 97},
-		"routed, without checkpoint": {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31, 1},
+		"two":                               {simConfig{tables: 2, drivers: 1, backlog: 6, steps: 1}, 7, 1},
+		"routed":                            {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1}, 29, 1},
+		"replay":                            {simConfig{tables: 2, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997, 29},
+		"replay, without checkpoint":        {simConfig{tables: 1, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997, 29},
+		"two replays":                       {simConfig{tables: 1, drivers: 1, replays: 2, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 1999, 97},
+		"routed replay":                     {simConfig{tables: 1, routed: true, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, kills: []int{}}, 997, 29},
+		"routed replay, without checkpoint": {simConfig{tables: 1, routed: true, alone: true, drivers: 1, replays: 1, backlog: 6, steps: 1, letters: true, poison: true, rejects: true, forgets: true, kills: []int{}}, 997, 29},
+		"routed, without checkpoint":        {simConfig{tables: 1, routed: true, drivers: 1, backlog: 6, steps: 1, forgets: true}, 31, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -58,11 +58,6 @@ func (p *Pipeline) checkReplay(ctx context.Context) error {
 		return fmt.Errorf("%w: letters in a topic cannot be run again exactly once: a crash repeats some of them, and nothing says which ones. "+
 			"Read topic %s with a pipeline of its own, and tell letters apart by their headers frazil.topic, frazil.partition, frazil.offset and frazil.sink; or keep letters in a table (dead_letter.iceberg)", batch.ErrInvalid, d.Kafka.Topic)
 	}
-	for _, name := range p.spec.Queries() {
-		if p.Routes(name) {
-			return fmt.Errorf("%w: rows of sink %s choose their table; dead letters of a spec with such a sink cannot be run again", batch.ErrInvalid, name)
-		}
-	}
 	if err := p.HasLetters(ctx); err != nil {
 		return err
 	}
@@ -90,6 +85,12 @@ func (p *Pipeline) ReplayLetters(ctx, stop context.Context) (*Again, error) {
 	}
 	tables := map[string]*sink.Table{}
 	for _, name := range p.spec.Sinks.Names {
+		if p.Routes(name) {
+			if _, err := patient(stop, func() (*sink.Routed, error) { return p.Routed(ctx, name) }); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if tables[name], err = p.patiently(ctx, stop, name); err != nil {
 			return nil, err
 		}

@@ -20,7 +20,11 @@ import (
 // false for one that has a single table.
 func (p *Pipeline) routeOptions(name string) (o sink.RouteOptions, ok bool) {
 	t, ok := p.spec.Sinks.By[name].Iceberg.Template()
-	return sink.RouteOptions{Options: p.sinkOptions(name), Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
+	one := p.sinkOptions(name)
+	if p.Routes(name) { // a replay of dead letters makes the tables that its rows choose, too
+		one.Create = *p.spec.Sinks.By[name].Iceberg.Create && !p.opts.ReadOnly
+	}
+	return sink.RouteOptions{Options: one, Sink: name, Namespace: t.Namespace, Texts: t.Texts, Columns: t.Columns}, ok
 }
 
 // routeRule is the rule that a row must have what chooses its table.

@@ -265,8 +265,15 @@ func (r *routing) read(p *Pipeline, name string) (ids []int64, stamps int) {
 	slices.Sort(ids)
 	var after *batch.Stamp
 	for s := t.SnapshotByName(batch.Tag("routes", batch.StreamMain)); s != nil; {
-		stamps++
 		st, err := batch.ParseStamp(s.Summary.Properties)
+		if st != nil && st.Stream != batch.StreamMain && s.ParentSnapshotID != nil { // of a replay
+			s = t.Metadata().SnapshotByID(*s.ParentSnapshotID)
+			continue
+		}
+		if st != nil && st.Stream != batch.StreamMain {
+			break
+		}
+		stamps++
 		if err != nil || st == nil || st.Route == nil || st.Route.Sink != "raw" {
 			r.Fatalf("table %s: snapshot %d has the stamp %+v: %v", name, s.SnapshotID, st, err)
 		}

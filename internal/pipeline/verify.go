@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -131,7 +132,7 @@ func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
 			parts = append(parts, name)
 			continue
 		}
-		chosen, err := p.TablesOf(ctx, name)
+		chosen, err := p.chosen(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -140,6 +141,27 @@ func (p *Pipeline) auditedTables(ctx context.Context) ([]verify.Table, error) {
 		}
 	}
 	return p.auditedParts(ctx, parts)
+}
+
+// chosen are the tables of a sink whose rows choose theirs: those that the checkpoint
+// lists, and where dead letters may have been run again those that only a replay has
+// made, which no list names.
+func (p *Pipeline) chosen(ctx context.Context, name string) ([]string, error) {
+	all, err := p.TablesOf(ctx, name)
+	if err != nil || p.spec.DeadLetter == nil || p.spec.DeadLetter.Iceberg == nil {
+		return all, err
+	}
+	r, err := p.Routed(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.Find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, found...)
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // auditedAtOnce is how many tables are loaded at once.

@@ -231,7 +231,7 @@ func (r *Routed) table(ctx context.Context, name string, create bool) (*Table, e
 	o.Properties[r.claimKey()] = r.opts.Sink
 	t, err := r.open(o, rows)
 	if !create {
-		err = gone(name, r.opts.Sink, err)
+		err = r.gone(name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", r.opts.Sink, err)
@@ -256,9 +256,14 @@ func (r *Routed) opened(name string) (*Table, *arrow.Schema, *sync.Mutex) {
 }
 
 // gone says of a table that is not there any more what that means.
-func gone(name, sink string, err error) error {
+func (r *Routed) gone(name string, err error) error {
+	sink := r.opts.Sink
 	if !errors.Is(err, catalog.ErrNoSuchTable) && !errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return err
+	}
+	if stream := r.opts.withDefaults().Stream; stream != batch.StreamMain {
+		return fmt.Errorf("%w: table %s, which rows of sink %s chose, does not exist any more: its catalog was lost or replaced, or it was dropped. Bring it back; "+
+			"or, if it was dropped on purpose, remove the folder %s.%s of the checkpoint while no replay runs: the next one makes the table again for the batch that was not done", batch.ErrDataLost, name, sink, r.opts.Pipeline, stream)
 	}
 	return fmt.Errorf("%[3]w: table %[1]s, which rows of sink %[2]s chose, does not exist any more: its catalog was lost or replaced, or it was dropped. Bring it back; "+
 		"or, if it was dropped on purpose, move tables/%[2]s/%[1]s to dropped/%[2]s/%[1]s in the pipeline's folder of the checkpoint while the pipeline stands still", name, sink, batch.ErrDataLost)
@@ -274,7 +279,7 @@ func (r *Routed) claim(ctx context.Context, name string) (*Table, error) {
 	}
 	tbl, err := t.load(ctx)
 	if err != nil {
-		return nil, gone(name, r.opts.Sink, err)
+		return nil, r.gone(name, err)
 	}
 	switch was := tbl.Properties()[r.claimKey()]; was {
 	case r.opts.Sink:
@@ -286,6 +291,13 @@ func (r *Routed) claim(ctx context.Context, name string) (*Table, error) {
 	_, err = r.catalog.Commit(ctx, t.ident, []table.Requirement{table.AssertTableUUID(tbl.Metadata().TableUUID())},
 		[]table.Update{table.NewSetPropertiesUpdate(iceberg.Properties{r.claimKey(): r.opts.Sink})})
 	return t, err
+}
+
+// Claim makes a table where there is none and that is allowed, and marks it as the
+// sink's.
+func (r *Routed) Claim(ctx context.Context, name string) error {
+	_, err := r.claim(ctx, name)
+	return err
 }
 
 // Find returns the tables of the namespace that are the sink's: by the stamp on

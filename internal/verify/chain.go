@@ -28,6 +28,8 @@ type chain struct {
 	reached batch.Offsets // as far as the chain came in each partition, closed ones, too
 	expired int64         // links over snapshots that have expired
 	keep    int           // maintenance.keep_snapshots
+	// past is where runs of the stream ended of which a later one entered the table.
+	past batch.Offsets
 }
 
 // ours takes the stamps of the pipeline out of the history; what only claims to be
@@ -216,6 +218,8 @@ func (c *chain) link(a, b *snapshot) {
 			c.find(ForeignClaim, a.where(), fmt.Sprintf("carries batches %d..%d, but %s, which came later, follows %s", a.stamp.First, a.stamp.Last, b.where(), prev.where()), todoHistory)
 		}
 		c.follow(prev, b)
+	case b.stamp.Previous == "" && c.enters(b):
+		c.entered(a, b)
 	case b.stamp.Previous == "" && b.stamp.Kind == batch.Replay:
 		c.begun(a, b)
 	case b.stamp.Previous == "":
@@ -327,6 +331,9 @@ func (c *chain) follow(a, b *snapshot) {
 	}
 	if s.Incarnation != p.Incarnation || s.IncarnationID != p.IncarnationID {
 		c.find(BrokenLink, b.where(), fmt.Sprintf("is of incarnation %d-%s, and follows one of %d-%s without an anchor", s.Incarnation, s.IncarnationID, p.Incarnation, p.IncarnationID), todoHistory)
+	}
+	if c.enters(a) {
+		c.behind(c.past, b)
 	}
 	if s.First != p.Last+1 {
 		c.find(BrokenLink, b.where(), fmt.Sprintf("begins with batch %d, and follows batch %d", s.First, p.Last), todoHistory)

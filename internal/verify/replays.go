@@ -22,7 +22,12 @@ func (o Options) replays(t Table, report *TableReport, uuid string, newest map[s
 		c.over()
 	}
 	key := path.Join(uuid, batch.StreamReplay)
-	if total, ok := o.Replayed[t.Sink]; ok && !equal(total, batch.Counts{}) {
+	total, ok := o.Replayed[t.Sink]
+	switch _, table := batch.SplitRoute(t.Sink); {
+	case !ok || equal(total, batch.Counts{}):
+	case table != "":
+		newest[key] = c.recordedRows(newest[key], total)
+	default:
 		newest[key] = c.recorded(newest[key], total)
 	}
 	if t.Sink == deadletter.Sink {
@@ -61,6 +66,53 @@ func (c *chain) recorded(st *batch.Stamp, total batch.Counts) *batch.Stamp {
 		c.find(RemovedSnapshot, "stream "+c.stream, fmt.Sprintf("%d letters were run again, as the checkpoint says, and the table has stamps of %d, though no snapshot has expired since", total.Offsets, has.Offsets), todoReplay)
 	}
 	return &batch.Stamp{Name: c.name, Stream: c.stream, Total: total}
+}
+
+// recordedRows is recorded for one of many tables, of which the checkpoint keeps only
+// how many rows the runs wrote.
+func (c *chain) recordedRows(st *batch.Stamp, total batch.Counts) *batch.Stamp {
+	c.count("replays that agree with the checkpoint", 1)
+	if st != nil && st.Total.Written >= total.Written {
+		return st
+	}
+	if c.unbroken(st) {
+		var has int64
+		if st != nil {
+			has = st.Total.Written
+		}
+		c.find(RemovedSnapshot, "stream "+c.stream, fmt.Sprintf("%d rows of letters were written, as the checkpoint says, and the table has stamps of %d, though no snapshot has expired since", total.Written, has), todoReplay)
+	}
+	return &batch.Stamp{Name: c.name, Stream: c.stream, Total: total}
+}
+
+// enters says whether a snapshot is the anchor with which a run enters one of many
+// tables when its first row for it comes: it says nothing of where the run stands.
+func (c *chain) enters(s *snapshot) bool {
+	return c.stream != batch.StreamMain && s.stamp.Kind != "" && s.stamp.Route != nil && s.stamp.Last == batch.None
+}
+
+// entered audits the anchor b of a run that enters the table after another one, whose
+// newest stamp is a.
+func (c *chain) entered(a, b *snapshot) {
+	if c.past == nil {
+		c.past = batch.Offsets{}
+	}
+	for tp, at := range a.stamp.End {
+		c.past[tp] = max(c.past[tp], at)
+	}
+	if has, says := a.stamp.Total.Written, b.stamp.Total.Written; has != says {
+		c.find(Unbalanced, b.where(), fmt.Sprintf("begins a run of stream %s with %d rows; the run before had written %d", c.stream, says, has), todoHistory)
+	}
+}
+
+// behind audits that the first batch of a run in one of many tables begins where the
+// runs before it ended, or later.
+func (c *chain) behind(past batch.Offsets, b *snapshot) {
+	for _, tp := range past.Partitions() {
+		if at, ok := b.stamp.Start[tp]; ok && at < past[tp] {
+			c.find(BrokenLink, b.where(), fmt.Sprintf("has letters of stream %s from batch %d on, but a run before it had them up to batch %d: they may be in the table twice", tp.Topic, at, past[tp]-1), todoHistory)
+		}
+	}
 }
 
 // unbroken says whether no snapshot has expired between the head and a stamp, nil for
