@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -138,8 +137,8 @@ disagree: an operator decides, 4 another driver owns the pipeline.`,
 	completes(root, "log-format", "text", "json")
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(a.versionCommand(), a.validateCommand(), a.explainCommand(), a.runCommand(), a.schemaCommand(), a.statusCommand(),
-		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.testCommand(), a.initCommand(), a.demoCommand())
-	root.AddCommand(a.verifyCommand(), a.waitCommand(), a.replayCommand(), a.planCommand(), a.lettersCommand())
+		a.checkpointCommand(), a.queryCommand(), a.previewCommand(), a.testCommand(), a.initCommand(), a.demoCommand(),
+		a.verifyCommand(), a.waitCommand(), a.replayCommand(), a.planCommand(), a.lettersCommand())
 	return root
 }
 
@@ -236,18 +235,16 @@ func (a *app) paint(w io.Writer, colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// load reads a spec with the environment. What came out of variables is hidden
-// from then on.
-func (a *app) load(path string) (*config.Spec, error) {
-	spec, err := config.Load(path, os.LookupEnv)
-	if err == nil {
-		a.mask = spec.Mask()
-	}
-	return spec, err
-}
-
 // masked is the standard output for what is told about a spec.
 func (a *app) masked() io.Writer { return maskWriter{a} }
+
+// answer tells v to programs, and to people what text prints.
+func (a *app) answer(format string, v any, text func() error) error {
+	if format == "json" {
+		return json.NewEncoder(a.masked()).Encode(v)
+	}
+	return text()
+}
 
 type maskWriter struct{ a *app }
 
@@ -275,21 +272,4 @@ func stopping() (context.Context, context.CancelFunc) {
 		}
 	}()
 	return ctx, cancel
-}
-
-// Version is set when the binary is built.
-var Version = ""
-
-func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: exactly(0, "nothing"),
-		RunE: func(*cobra.Command, []string) error {
-			v := Version
-			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-				v = info.Main.Version
-			}
-			_, err := fmt.Fprintf(a.out, "frazil %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/frazil-io/frazil/internal/batch"
@@ -25,7 +24,7 @@ func (a *app) replayLetters(stop context.Context, path string, f lettersFlags) e
 	}
 	p, err := pipeline.New(stop, spec, pipeline.Options{Log: log, Takeover: f.takeover, Grace: f.grace, Stream: batch.StreamReplay, ReadOnly: f.dry})
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return inSpec(path, err)
 	}
 	defer p.Close()
 	var r *pipeline.Again
@@ -35,7 +34,7 @@ func (a *app) replayLetters(stop context.Context, path string, f lettersFlags) e
 		r, err = p.ReplayLetters(context.WithoutCancel(stop), stop)
 	}
 	if r != nil {
-		if printed := a.printAgain(r, spec.Queries(), format); err == nil {
+		if printed := a.answer(format, r, func() error { return a.printAgain(r, spec.Queries()) }); err == nil {
 			err = printed
 		}
 	}
@@ -50,11 +49,8 @@ func (a *app) replayLetters(stop context.Context, path string, f lettersFlags) e
 	return nil
 }
 
-func (a *app) printAgain(r *pipeline.Again, sinks []string, format string) error {
+func (a *app) printAgain(r *pipeline.Again, sinks []string) error {
 	out := a.masked()
-	if format == "json" {
-		return json.NewEncoder(out).Encode(r)
-	}
 	if r.Dry {
 		fmt.Fprintf(out, "%d letters would be run; this is a dry run, and nothing is committed\n", r.Letters)
 	} else {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 
@@ -38,10 +37,7 @@ Exit codes: 0, also where a run would be refused; 1 a server did not answer; 2 t
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return json.NewEncoder(a.masked()).Encode(i)
-			}
-			return a.printIntent(i)
+			return a.answer(format, i, func() error { return a.printIntent(i) })
 		},
 	}
 }

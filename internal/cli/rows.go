@@ -187,7 +187,7 @@ func (w *tableRows) rows(r arrow.RecordBatch) error {
 // settle fixes the widths and prints what waited for them.
 func (w *tableRows) settle() {
 	w.settled = true
-	if most := max(cellMax, 0); w.width > 0 {
+	if most := cellMax; w.width > 0 {
 		if len(w.widths) == 1 {
 			most = w.width
 		}

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -14,31 +11,6 @@ import (
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/pipeline"
 )
-
-// open checks a spec and opens its pipeline.
-func (a *app) open(ctx context.Context, path string, readOnly bool) (*config.Spec, *pipeline.Pipeline, error) {
-	spec, err := a.load(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	log, err := a.logger()
-	if err != nil {
-		return nil, nil, err
-	}
-	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log, ReadOnly: readOnly})
-	if err != nil {
-		return nil, nil, inSpec(path, err)
-	}
-	return spec, p, nil
-}
-
-// inSpec names the spec's file, where an error does not say itself where in it is.
-func inSpec(path string, err error) error {
-	if at := new(config.Error); errors.As(err, &at) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
@@ -63,11 +35,7 @@ run would stop, it says so and ends with the exit code of the run.`,
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
-			if format == "json" {
-				if err := json.NewEncoder(a.masked()).Encode(s); err != nil {
-					return err
-				}
-			} else if err := a.printStatus(s); err != nil {
+			if err := a.answer(format, s, func() error { return a.printStatus(s) }); err != nil {
 				return err
 			}
 			return s.Err()

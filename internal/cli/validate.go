@@ -53,17 +53,9 @@ the checkpoint. It changes nothing.`,
 }
 
 func (a *app) validate(ctx context.Context, path string, connect bool) error {
-	spec, err := a.load(path)
+	spec, p, err := a.open(ctx, path, true)
 	if err != nil {
 		return err
-	}
-	log, err := a.logger()
-	if err != nil {
-		return err
-	}
-	p, err := pipeline.New(ctx, spec, pipeline.Options{Log: log, ReadOnly: true})
-	if err != nil {
-		return inSpec(path, err)
 	}
 	defer p.Close()
 	if connect {
@@ -89,50 +81,4 @@ func (a *app) tellChanges(ctx context.Context, path string, spec *config.Spec, p
 		}
 	}
 	return nil
-}
-
-func (a *app) explainCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "explain SPEC", Short: "Show how each sink's SQL runs", Args: exactly(1, "a spec"), ValidArgsFunction: specFiles,
-		Long:    "Shows for each sink what its SQL reads, what runs, its rules, and the columns of its table.",
-		Example: "  frazil explain clicks.yaml",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			spec, err := a.load(args[0])
-			if err != nil {
-				return err
-			}
-			p, err := pipeline.New(ctx, spec, pipeline.Options{ReadOnly: true})
-			if err != nil {
-				return inSpec(args[0], err)
-			}
-			defer p.Close()
-			for _, name := range spec.Queries() {
-				e, err := p.Explain(ctx, name)
-				if err != nil {
-					return err
-				}
-				fmt.Fprint(a.masked(), e)
-			}
-			return nil
-		},
-	}
-}
-
-func (a *app) schemaCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "spec-schema", Short: "Print the JSON Schema of the spec, for editors", Args: exactly(0, "nothing"),
-		Long: `Prints a JSON Schema with which editors complete and check a spec. For the YAML
-language server, write the schema to a file and begin a spec with
-  # yaml-language-server: $schema=frazil.schema.json`,
-		Example: "  frazil spec-schema > frazil.schema.json", ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(*cobra.Command, []string) error {
-			data, err := config.JSONSchema()
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(a.out, string(data))
-			return err
-		},
-	}
 }

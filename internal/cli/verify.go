@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -46,11 +45,7 @@ Exit codes: 0 clean, 1 a server did not answer, 2 wrong use, 3 there are finding
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				err = json.NewEncoder(a.masked()).Encode(r)
-			} else {
-				err = a.printReport(r)
-			}
+			err = a.answer(format, r, func() error { return a.printReport(r) })
 			if err == nil && !r.Clean {
 				err = fmt.Errorf("%w: verify has %d findings", batch.ErrDataLost, r.Findings())
 			}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -136,7 +135,7 @@ func (a *app) wait(ctx context.Context, p *pipeline.Pipeline, until pipeline.Unt
 			}
 		}
 	}
-	if err := a.printWaited(all, format); err != nil {
+	if err := a.answer(format, map[string]any{"sinks": all}, func() error { return a.printWaited(all) }); err != nil {
 		return err
 	}
 	if failed != nil && ctx.Err() == nil && errors.Is(failed, context.DeadlineExceeded) {
@@ -145,10 +144,7 @@ func (a *app) wait(ctx context.Context, p *pipeline.Pipeline, until pipeline.Unt
 	return failed
 }
 
-func (a *app) printWaited(all []pipeline.Waited, format string) error {
-	if format == "json" {
-		return json.NewEncoder(a.masked()).Encode(map[string]any{"sinks": all})
-	}
+func (a *app) printWaited(all []pipeline.Waited) error {
 	w := tabwriter.NewWriter(a.masked(), 0, 8, 2, ' ', 0)
 	for _, one := range all {
 		fmt.Fprintf(w, "sink %s\t%s: %s\n", visible(one.Sink), visible(one.Table), visible(one.State))
