@@ -14,9 +14,9 @@ import (
 // A batch that an audit holds back for good is executed again: each record that has
 // rows in it is a dead letter, and no row is written.
 
-// auditPrefix stands before the name of an audit among the rules of counts. A rule of
+// AuditPrefix stands before the name of an audit among the rules of counts. A rule of
 // `expect` has no space in its name.
-const auditPrefix = "audit "
+const AuditPrefix = "audit "
 
 // holdable refuses audits that make dead letters of what keeps no records for them,
 // or of SQL whose rows cannot be told from which record they come.
@@ -57,7 +57,7 @@ func (f *feed) withholdRow(rows arrow.RecordBatch, at int64) error {
 	f.gone++
 	f.inputs.Rejected++
 	f.inputs.RejectedBy.Add(batch.CodeConstraint)
-	f.countRule(auditPrefix + f.withheld.Rule)
+	f.countRule(AuditPrefix + f.withheld.Rule)
 	if !f.toLetters() {
 		return nil
 	}

@@ -143,6 +143,17 @@ func TestAuditToDeadLetters(t *testing.T) {
 			if want := "[500|500|1|999|250000|constraint|odd|" + reason; !strings.HasPrefix(got, want) {
 				t.Errorf("seed %d: letters: %s, want %s", seed, got, want)
 			}
+			intent, err := looking.Intent(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := ""
+			for _, s := range intent.Sinks {
+				told += fmt.Sprintln(s.Rules)
+			}
+			if want := "rule audit small: SELECT * FROM odd WHERE id BETWEEN 50 AND 60, else dead_letter; failed so far: 500"; !strings.Contains(told, want) {
+				t.Errorf("seed %d: the plan says %q, want %q", seed, told, want)
+			}
 			p.clean(looking)
 			report, err := p.open(Options{ReadOnly: true}).Verify(t.Context(), time.Now(), true)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/exec"
 )
 
 // RuleIntent is a rule of `expect` that a sink's rows must pass.
@@ -57,6 +58,13 @@ func (p *Pipeline) rulesOf(name string, tbl *table.Table) (all []RuleIntent) {
 			add(source+".", p.spec.Sources.By[source].Expect)
 		}
 		add("", p.spec.Sinks.By[name].Expect)
+	}
+	for _, audit := range p.spec.Sinks.By[name].Audit.Names {
+		a, rule := p.spec.Sinks.By[name].Audit.By[audit], exec.AuditPrefix+audit
+		if n := failed[rule]; n > 0 {
+			all = append(all, RuleIntent{Rule: rule, SQL: a.SQL, OnFail: a.OnFail, Failed: n})
+			delete(failed, rule)
+		}
 	}
 	for _, r := range p.routeRules(name) {
 		if n := failed[r.Name]; n > 0 {
