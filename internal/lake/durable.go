@@ -31,6 +31,10 @@ func durable() {
 	})
 }
 
+// TemporaryPrefix begins the name of a local file in the making. Of a process that was
+// killed it stays.
+const TemporaryPrefix = ".frazil-tmp-"
+
 // localFS is iceberg-go's local file system with durable writes: a file is
 // synced, gets its name when it is whole, and then its folder is synced. Of a
 // folder that it makes the one above is synced, or a power cut would take the
@@ -53,7 +57,7 @@ func (l localFS) Create(name string) (iceio.FileWriter, error) {
 	if err := l.makeFolder(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".frazil-tmp-")
+	f, err := os.CreateTemp(filepath.Dir(path), TemporaryPrefix)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,6 +133,20 @@ func version(file string) int {
 	return n
 }
 
+// temporary says whether a file is one in the making.
+func temporary(file string) bool { return strings.HasPrefix(path.Base(file), lake.TemporaryPrefix) }
+
+// abandoned says whether nobody has written to a file in the making for as long as
+// files wait: metadata is written in moments.
+func (t *Table) abandoned(file string, now time.Time) bool {
+	f, err := t.fs.Open(file)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) // it has its name now: there is nothing to delete
+	}
+	info, err := f.Stat()
+	return errors.Join(err, f.Close()) == nil && now.Sub(info.ModTime()) >= deleteAfter
+}
+
 // deletesMetadata says whether old metadata files are deleted: a property of the
 // table that Iceberg's other writers follow, too.
 func deletesMetadata(meta table.Metadata) bool {
@@ -171,7 +186,7 @@ func (t *Table) maintain(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return errors.Join(listed, err)
 	}
-	due := t.trash.judge(named, now)
+	due := slices.DeleteFunc(t.trash.judge(named, now), func(file string) bool { return temporary(file) && !t.abandoned(file, now) })
 	t.remove(ctx, due)
 	if t.trash.dirty && now.Sub(t.trash.saved) >= saveEvery {
 		if err := t.save(tbl.Metadata()); err != nil {
@@ -305,7 +320,8 @@ func (t *Table) remove(ctx context.Context, due []string) {
 }
 
 // search finds what earlier processes left and nobody noted. Only names are looked
-// at that this pipeline gives, and metadata files that the table's log has dropped.
+// at that this pipeline gives, files in the making of a process that was killed, and
+// metadata files that the table's log has dropped.
 func (t *Table) search(ctx context.Context, tbl *table.Table) error {
 	meta := tbl.Metadata()
 	folder := metadataFolder(meta)
@@ -325,7 +341,7 @@ func (t *Table) search(ctx context.Context, tbl *table.Table) error {
 		name := folder + "/" + path.Base(f)
 		_, own := t.own(name)
 		n := version(name)
-		if _, ok := t.trash.since[name]; !ok && (own || drops && n >= 0 && n < oldest) {
+		if _, ok := t.trash.since[name]; !ok && (own || temporary(name) || drops && n >= 0 && n < oldest) {
 			t.trash.since[name], t.trash.dirty = time.Time{}, true
 		}
 	}
@@ -377,7 +393,7 @@ func (t *Table) recall(meta table.Metadata) {
 		return
 	}
 	for name, since := range seen {
-		if path.Base(name) == name && (strings.HasSuffix(name, ".avro") || version(name) >= 0) {
+		if path.Base(name) == name && (strings.HasSuffix(name, ".avro") || temporary(name) || version(name) >= 0) {
 			t.trash.since[metadataFolder(meta)+"/"+name] = since
 		}
 	}

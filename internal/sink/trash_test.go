@@ -3,6 +3,7 @@ package sink
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	iofs "io/fs"
 	"os"
@@ -154,6 +155,51 @@ func TestExpiredFilesGoAfterARestart(t *testing.T) {
 	if got := f.ids(nil); !slices.Equal(got, count(total)) {
 		t.Fatalf("%d rows", len(got))
 	}
+}
+
+// TestFilesInTheMakingGo: those of a process that was killed, an hour after they were
+// seen, and none to which somebody writes; the pipeline's runs may be short.
+func TestFilesInTheMakingGo(t *testing.T) {
+	f := newFixture(t)
+	tbl := f.mustOpen(brief)
+	f.commit(tbl, "a", makeRows(0, 1))
+	folder := filepath.Join(f.dir, "wh", "ns.db", "t", "metadata")
+	write := func(name string, written time.Time) string {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if err := errors.Join(os.WriteFile(path, []byte("half"), 0o600), os.Chtimes(path, written, written)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	killed, foreign := write(".frazil-tmp-1", f.now.Add(-24*time.Hour)), write(".other-tmp-1", f.now.Add(-24*time.Hour))
+	f.now = f.now.Add(maintainEvery)
+	tbl.Maintain(t.Context())
+	if !there(killed) {
+		t.Fatal("it was deleted as soon as it was seen")
+	}
+	f.now = f.now.Add(deleteAfter)
+	busy := write(".frazil-tmp-2", f.now.Add(-time.Second))
+	tbl = f.mustOpen(brief) // by the notes
+	tbl.Maintain(t.Context())
+	if there(killed) || !there(foreign) {
+		t.Fatal("an hour later it is still there, or another's file is gone")
+	}
+	f.now = f.now.Add(deleteAfter)
+	if now := f.now.Add(-time.Second); os.Chtimes(busy, now, now) != nil {
+		t.Fatal("the time of a file cannot be set")
+	}
+	tbl.Maintain(t.Context())
+	if !there(busy) {
+		t.Fatal("a file that is written to is gone")
+	}
+	f.now = f.now.Add(deleteAfter)
+	tbl.Maintain(t.Context())
+	if there(busy) {
+		t.Fatal("the other one is still there")
+	}
+	f.alive()
 }
 
 // TestNotesAreCheckedAgain: notes that are damaged are not used, and notes that
