@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -113,8 +114,40 @@ func (p *Pipeline) ReplayLetters(ctx, stop context.Context) (*Again, error) {
 	if p.opts.Rooms != nil {
 		rooms = p.opts.Rooms(rooms)
 	}
-	err = driver.New(rooms, opts, p.log, x).Run(ctx, stop)
+	err = x.run(ctx, stop, rooms, opts)
 	return x.end(), err
+}
+
+// fencesMax is how often another replay may go on with what this one had begun before
+// this one gets a batch of its own. It takes some seconds each time.
+const fencesMax = 100
+
+// run drives batches until no letter waits. A replay that another one overtakes, as it
+// seemed to be gone or was told to, stands by for that one like one that comes later: it
+// has nothing that the other one lacks, and where the other one ends it goes on.
+func (x *again) run(ctx, stop context.Context, rooms driver.Rooms, opts driver.Options) error {
+	log, had := x.from.p.log, int64(0)
+	for fences := 0; ; fences++ {
+		err := driver.New(rooms, opts, log, x).Run(ctx, stop)
+		if now := x.batches(); now > had {
+			had, fences = now, 0
+		}
+		if !errors.Is(err, batch.ErrFenced) || fences >= fencesMax || stop.Err() != nil {
+			return err
+		}
+		log.Info("another replay of these letters goes on in place of this one, which stands by", "error", err)
+		opts.Takeover = false
+		if (driver.WallClock{}).Sleep(stop, retryEvery) != nil {
+			return nil // told to stop, and nothing is under way
+		}
+	}
+}
+
+// batches is how many this replay has run.
+func (x *again) batches() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.report.Batches
 }
 
 // Execute implements driver.Executor.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
+	"github.com/frazil-io/frazil/internal/driver"
 )
 
 // mended is the spec with SQL that takes every record which is JSON.
@@ -47,18 +49,7 @@ func TestLettersAreRunAgain(t *testing.T) {
 	}
 	p.check(t, pl)
 	pl.Close()
-	undecoded := int64(0)
-	for _, l := range p.letters {
-		at, rest, _ := strings.Cut(l, "|")
-		if sink, _, _ := strings.Cut(rest, "|"); sink != "" {
-			p.rows[sink] = append(p.rows[sink], at)
-		} else {
-			undecoded++
-		}
-	}
-	for _, ids := range p.rows {
-		slices.SortFunc(ids, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y })
-	}
+	undecoded := p.mendedRows()
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
 	deaths := 0
@@ -88,6 +79,76 @@ func TestLettersAreRunAgain(t *testing.T) {
 	if t.Failed() || deaths < 2 {
 		t.Errorf("seed %d, %d deaths", seed, deaths)
 	}
+}
+
+// overtaken runs another replay to its end before one of its own plans is logged.
+type overtaken struct {
+	driver.Checkpoint
+	left  int
+	other func()
+}
+
+// Append implements driver.Checkpoint.
+func (o *overtaken) Append(ctx context.Context, p *batch.Plan) error {
+	if o.left--; o.left == 0 {
+		o.other()
+	}
+	return o.Checkpoint.Append(ctx, p)
+}
+
+// TestReplayThatIsOvertaken: of two replays the one that the other overtakes, with its
+// first plan or in the middle, stands by and ends well; each letter is run once.
+func TestReplayThatIsOvertaken(t *testing.T) {
+	for _, at := range []int{1, 2} {
+		p := newPoisoned(t)
+		dir := t.TempDir()
+		pl, err := New(t.Context(), p.spec(t, dir, toTable), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := pl.Run(t.Context(), t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pl.Close()
+		undecoded := p.mendedRows()
+		replay := func(rooms func(driver.Rooms) driver.Rooms) {
+			pl, err := New(t.Context(), p.mended(t, dir), Options{Rooms: rooms, Stream: batch.StreamReplay, Takeover: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pl.Close()
+			if _, err := pl.ReplayLetters(t.Context(), t.Context()); err != nil {
+				t.Errorf("plan %d: %v", at, err)
+			}
+			p.replayed(t, pl, undecoded)
+		}
+		o := &overtaken{left: at, other: func() { replay(nil) }}
+		replay(func(r driver.Rooms) driver.Rooms {
+			o.Checkpoint = r.Checkpoint
+			r.Checkpoint = o
+			return r
+		})
+		if o.left > 0 {
+			t.Errorf("there was no plan %d", at)
+		}
+	}
+}
+
+// mendedRows makes the rows those that the tables have after a replay with the mended
+// spec, and returns how many letters wait then.
+func (p *poisoned) mendedRows() (undecoded int64) {
+	for _, l := range p.letters {
+		at, rest, _ := strings.Cut(l, "|")
+		if sink, _, _ := strings.Cut(rest, "|"); sink != "" {
+			p.rows[sink] = append(p.rows[sink], at)
+		} else {
+			undecoded++
+		}
+	}
+	for _, ids := range p.rows {
+		slices.SortFunc(ids, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y })
+	}
+	return undecoded
 }
 
 // replayed compares the tables with what they should have after a replay.
