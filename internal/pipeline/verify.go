@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -168,23 +171,83 @@ func (p *Pipeline) chosen(ctx context.Context, name string) ([]string, error) {
 const auditedAtOnce = 8
 
 // auditedParts loads the tables of sinks, or of those whose rows choose their table
-// single ones.
+// single ones. A catalog that does not answer for one of them is not asked for the
+// others: each answer that does not come takes a minute.
 func (p *Pipeline) auditedParts(ctx context.Context, parts []string) ([]verify.Table, error) {
 	tables := make([]verify.Table, len(parts))
+	catalogs := map[string]*asked{}
 	var group errgroup.Group
 	group.SetLimit(auditedAtOnce)
 	for n, part := range parts {
 		name, table := batch.SplitRoute(part)
 		i := p.spec.Sinks.By[name].Iceberg
 		tables[n] = verify.Table{Sink: part, Name: cmp.Or(table, i.Table), Branch: i.Branch}
+		of := catalogs[i.Catalog]
+		if of == nil {
+			of = &asked{catalog: i.Catalog}
+			catalogs[i.Catalog] = of
+			of.ask(part, func() error { // alone: all would try to open it, one after the other
+				_, err := p.Catalog(ctx, i.Catalog)
+				if missing(err) {
+					return nil
+				}
+				return err
+			})
+		}
 		group.Go(func() error {
-			if err := p.audited(ctx, i.Catalog, &tables[n]); err != nil {
-				return fmt.Errorf("sink %s: %w", part, err)
-			}
+			of.ask(part, func() error { return p.audited(ctx, i.Catalog, &tables[n]) })
 			return nil
 		})
 	}
-	return tables, group.Wait()
+	err := group.Wait()
+	for _, name := range slices.Sorted(maps.Keys(catalogs)) {
+		err = errors.Join(err, catalogs[name].failed())
+	}
+	return tables, err
+}
+
+// asked is a catalog that tables are asked of.
+type asked struct {
+	catalog string
+	mu      sync.Mutex
+	err     error    // the first
+	at      string   // the sink that it is of
+	rest    []string // sinks whose tables were not loaded, then
+}
+
+// ask asks for the table of a sink, unless the catalog has failed.
+func (a *asked) ask(sink string, load func() error) {
+	a.mu.Lock()
+	gone := a.err != nil
+	a.mu.Unlock()
+	var err error
+	if !gone {
+		err = load()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case !gone && err == nil:
+	case a.err == nil:
+		a.err, a.at = err, sink
+	case sink != a.at:
+		a.rest = append(a.rest, sink)
+	}
+}
+
+// failed says what happened, nil for nothing.
+func (a *asked) failed() error {
+	switch {
+	case a.err == nil:
+		return nil
+	case len(a.rest) == 0:
+		return fmt.Errorf("sink %s: %w", a.at, a.err)
+	case errors.Is(a.err, batch.ErrUnavailable):
+		slices.Sort(a.rest)
+		return fmt.Errorf("sink %s: %w; catalog %s was not asked further, so the tables of these sinks are not checked either: %s", a.at, a.err, a.catalog, strings.Join(a.rest, ", "))
+	}
+	slices.Sort(a.rest)
+	return fmt.Errorf("sink %s: %w; not checked either: sinks %s", a.at, a.err, strings.Join(a.rest, ", "))
 }
 
 // audited loads one of them.

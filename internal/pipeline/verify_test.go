@@ -2,14 +2,20 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/frazil-io/frazil/internal/batch"
 	"github.com/frazil-io/frazil/internal/config"
 	"github.com/frazil-io/frazil/internal/driver"
 )
@@ -169,5 +175,77 @@ func TestVerifyAllTypes(t *testing.T) {
 	report, err := p.open(Options{ReadOnly: true}).Verify(p.Context(), time.Now(), true)
 	if err != nil || !report.Clean {
 		t.Fatal(report, err)
+	}
+}
+
+// TestVerifyAsksNoDeadCatalogTwice: one that does not answer for a table, or at all, is
+// not asked for all the others, which are named.
+func TestVerifyAsksNoDeadCatalogTwice(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		dead func(path string) bool
+		asks int // tables that are asked for
+	}{
+		{"silent", func(string) bool { return true }, 0},
+		{"without tables", func(path string) bool { return !strings.HasSuffix(path, "/config") }, auditedAtOnce},
+	} {
+		var mu sync.Mutex
+		configs, asked := 0, map[string]bool{}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			if strings.HasSuffix(r.URL.Path, "/config") {
+				configs++
+			} else {
+				asked[r.URL.Path] = true
+			}
+			if c.dead(r.URL.Path) {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			_, _ = w.Write([]byte(`{"defaults":{},"overrides":{}}`))
+		}))
+		defer server.Close()
+		text := fmt.Sprintf(`
+name: p
+trigger: {interval: 1s}
+checkpoint: %q
+catalogs: {lake: {type: rest, uri: %q}}
+sources: {things: {kafka: {brokers: ["127.0.0.1:1"], topics: [things], start: earliest}, format: raw}}
+sinks:
+`, t.TempDir(), server.URL)
+		const sinks = 20
+		for i := range sinks {
+			text += fmt.Sprintf("  s%02d: {sql: FROM things, iceberg: {catalog: lake, table: t.s%02d}}\n", i, i)
+		}
+		spec, err := config.Parse("spec.yaml", []byte(text), func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := func() *Pipeline {
+			p, err := New(t.Context(), spec, Options{ReadOnly: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		p := open()
+		_, _ = p.Catalog(t.Context(), "lake")
+		once := configs
+		p.Close()
+		p = open()
+		_, err = p.auditedParts(t.Context(), spec.Sinks.Names)
+		p.Close()
+		if !errors.Is(err, batch.ErrUnavailable) {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if configs != 2*once || len(asked) > c.asks {
+			t.Errorf("%s: the catalog was opened %d times, and asked for %d tables, want at most %d", c.name, configs/once-1, len(asked), c.asks)
+		}
+		for i := range sinks {
+			if !strings.Contains(err.Error(), fmt.Sprintf("s%02d", i)) {
+				t.Errorf("%s: s%02d is not in %v", c.name, i, err)
+			}
+		}
 	}
 }
