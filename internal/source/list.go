@@ -70,9 +70,25 @@ func (r *relation) listOnce(ctx context.Context, since []batch.Range) ([]batch.A
 	if err := r.part(ctx, topics, since, all); err != nil {
 		return nil, err
 	}
+	r.forget(all)
 	r.probe(ctx, topics, all)
 	r.estimate(all)
 	return all, nil
+}
+
+// forget lets go of what was learned of partitions that are not there any more: with a
+// pattern topics come and go for ever. All of it is learned again where it is needed.
+func (r *relation) forget(all []batch.Available) {
+	partitions, topics := map[batch.TopicPartition]bool{}, map[string]bool{}
+	for _, a := range all {
+		partitions[a.TopicPartition], topics[a.TopicID+a.Topic] = true, true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.sizes, func(tp batch.TopicPartition, _ size) bool { return !partitions[tp] })
+	maps.DeleteFunc(r.sound, func(tp batch.TopicPartition, _ verdict) bool { return !partitions[tp] })
+	maps.DeleteFunc(r.probed, func(id string, _ bool) bool { return !topics[id] })
+	maps.DeleteFunc(r.policies, func(id string, _ policy) bool { return !topics[id] })
 }
 
 // offsets asks every leader, in one request each, where the log of each of its

@@ -88,6 +88,45 @@ func TestListFindsWhatIsNew(t *testing.T) {
 	}
 }
 
+// TestTopicsThatComeAndGo: nothing is remembered of the partitions of those that are gone.
+func TestTopicsThatComeAndGo(t *testing.T) {
+	c := cluster(t, 1)
+	s := open(t, c, func(o *Options) { o.Topics, o.Pattern = nil, "^clicks" })
+	cl := client(t, c)
+	for i := range 5 {
+		name := fmt.Sprint("clicks-", i)
+		if err := c.CreateTopic(name, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		send(t, cl, &kgo.Record{Topic: name, Value: []byte(`{"id":1}`)})
+		s.clock.Sleep(t.Context(), topicsEvery)
+		ranges := all(t, s)
+		if len(ranges) != 2 {
+			t.Fatalf("%v", ranges)
+		}
+		read(t, s, ranges, newReading())
+		r := s.relations[0]
+		if _, err := r.policyOf(t.Context(), name, ranges[1].TopicID); err != nil {
+			t.Fatal(err)
+		}
+		r.policies[ranges[1].TopicID+name] = policyUnknown
+		r.noteSound(ranges[1], 0)
+		if len(r.sizes) == 0 || len(r.sizes) > 2 || len(r.probed) != 2 && len(r.probed) != 1 || len(r.sound) > 2 || len(r.policies) > 2 {
+			t.Fatalf("after %d topics: sizes %d, probed %d, sound %d, policies %d", i+1, len(r.sizes), len(r.probed), len(r.sound), len(r.policies))
+		}
+		if err := c.DeleteTopic(name); err != nil {
+			t.Fatal(err)
+		}
+		s.clock.Sleep(t.Context(), topicsEvery)
+		if ranges := all(t, s); len(ranges) != 1 {
+			t.Fatalf("%v", ranges)
+		}
+		if len(r.sizes)+len(r.sound)+len(r.policies) > 0 || len(r.probed) > 1 {
+			t.Fatalf("without the topic: sizes %d, probed %d, sound %d, policies %d", len(r.sizes), len(r.probed), len(r.sound), len(r.policies))
+		}
+	}
+}
+
 // TestListKeepsWhatItKnows: an answer that lacks what was there before is not
 // believed, and a new id is told as it is.
 func TestListKeepsWhatItKnows(t *testing.T) {
