@@ -137,8 +137,10 @@ func (x *again) run(ctx, stop context.Context, rooms driver.Rooms, opts driver.O
 		}
 		log.Info("another replay of these letters goes on in place of this one, which stands by", "error", err)
 		opts.Takeover = false
-		if (driver.WallClock{}).Sleep(stop, retryEvery) != nil {
-			return nil // told to stop, and nothing is under way
+		select {
+		case <-stop.Done():
+			return nil // nothing is under way
+		case <-time.After(retryEvery):
 		}
 	}
 }
