@@ -288,7 +288,7 @@ func TestMissingTopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: topicName, Err: kerr.TopicAuthorizationFailed, Count: -1})
-	if _, err := open(t, c, nil).Start(t.Context(), nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "may not read") {
+	if _, err := open(t, c, nil).Start(t.Context(), nil); !errors.Is(err, batch.ErrInvalid) || !strings.Contains(err.Error(), "grant READ and DESCRIBE") {
 		t.Fatalf("error %v", err)
 	}
 }
