@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -177,8 +178,9 @@ func (l *letters) whole(tables int, again bool) {
 	}
 }
 
-// newLetters is a pipeline whose letters were run again twice, the second time after
-// the live driver had rows for a table that the first replay made.
+// newLetters is a pipeline whose letters were run again, then once more after the live
+// driver had rows for a table that the first replay made, and then by a replay that
+// knows of none before it.
 func newLetters(t *testing.T) *letters {
 	t.Helper()
 	l := &letters{routing: newRouting(t, "ev.a", "ev.b", "ev.c"), rows: map[string][]int64{}}
@@ -195,6 +197,11 @@ func newLetters(t *testing.T) *letters {
 	l.send("ev.b", "raw.ev_b", 6, true)
 	l.send("ev.c", "raw.ev_c", 3, false)
 	l.send("ev.c", "raw.ev_c", 4, true)
+	l.live()
+	deaths += l.again(r)
+	l.whole(3, true)
+	forgetRuns(t, filepath.Join(l.dir, "checkpoint"))
+	l.send("ev.b", "raw.ev_b", 3, true)
 	l.live()
 	deaths += l.again(r)
 	l.whole(3, true)

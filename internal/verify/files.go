@@ -428,15 +428,30 @@ func (f *files) total(uuids map[string]*batch.Stamp) {
 
 // newestOf are the newest stamps of every pipeline that writes to the table.
 func (h *history) newestOf() map[string]*batch.Stamp {
-	newest := map[string]*batch.Stamp{}
+	newest := map[string]*snapshot{}
 	for _, s := range h.all {
 		if s.stamp == nil || !h.onBranch[s.SnapshotID] && s != h.tagged && !h.named[s.SnapshotID] {
 			continue
 		}
 		key := path.Join(s.stamp.UUID, s.stamp.Stream)
-		if was := newest[key]; was == nil || s.stamp.Incarnation > was.Incarnation || s.stamp.Incarnation == was.Incarnation && s.stamp.Last >= was.Last {
-			newest[key] = s.stamp
+		if was := newest[key]; was == nil || s.follows(was) {
+			newest[key] = s
 		}
 	}
-	return newest
+	stamps := make(map[string]*batch.Stamp, len(newest))
+	for key, s := range newest {
+		stamps[key] = s.stamp
+	}
+	return stamps
+}
+
+// follows says whether the stamp of a snapshot is newer than another one of its stream.
+// Runs of dead letters that lose their checkpoint count incarnations anew; they never
+// go back, so the later commit is the newer one.
+func (s *snapshot) follows(was *snapshot) bool {
+	a, b := s.stamp, was.stamp
+	if a.Stream != batch.StreamMain {
+		return s.SequenceNumber > was.SequenceNumber
+	}
+	return a.Incarnation > b.Incarnation || a.Incarnation == b.Incarnation && a.Last >= b.Last
 }
