@@ -87,7 +87,7 @@ func (t TLS) config() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", batch.ErrInvalid, err)
 	}
-	config.InsecureSkipVerify = t.Insecure
+	config.InsecureSkipVerify = t.Insecure // the user asked for it by this name
 	return config, nil
 }
 

@@ -37,21 +37,27 @@ func (p *poisoned) mended(t *testing.T, dir string) *config.Spec {
 	return spec
 }
 
+// run runs the pipeline, with its dead letters in a table.
+func (p *poisoned) run(t *testing.T, dir string) *Pipeline {
+	t.Helper()
+	pl, err := New(t.Context(), p.spec(t, dir, toTable), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pl.Close)
+	if err := pl.Run(t.Context(), t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return pl
+}
+
 // TestLettersAreRunAgain: with a corrected spec each letter goes to the sink that
 // rejected it, once, wherever the replay dies; what cannot be decoded waits again, also
 // for runs that know of none before them.
 func TestLettersAreRunAgain(t *testing.T) {
 	p := newPoisoned(t)
 	dir := t.TempDir()
-	pl, err := New(t.Context(), p.spec(t, dir, toTable), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := pl.Run(t.Context(), t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	p.check(t, pl)
-	pl.Close()
+	p.check(t, p.run(t, dir))
 	undecoded := p.mendedRows()
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -119,14 +125,7 @@ func TestReplayThatIsOvertaken(t *testing.T) {
 	for _, at := range []int{1, 2} {
 		p := newPoisoned(t)
 		dir := t.TempDir()
-		pl, err := New(t.Context(), p.spec(t, dir, toTable), Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := pl.Run(t.Context(), t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		pl.Close()
+		p.run(t, dir)
 		undecoded := p.mendedRows()
 		replay := func(rooms func(driver.Rooms) driver.Rooms) {
 			pl, err := New(t.Context(), p.mended(t, dir), Options{Rooms: rooms, Stream: batch.StreamReplay, Takeover: true})
